@@ -1,0 +1,1 @@
+//! The node agent: desired state from the API to the backends.

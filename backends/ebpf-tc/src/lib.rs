@@ -1,0 +1,1 @@
+//! The eBPF chassis: local delivery and the packet pipeline at tc.

@@ -1,0 +1,1 @@
+//! Routing by the network itself: direct node routes.

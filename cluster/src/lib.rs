@@ -1,0 +1,1 @@
+//! The Kubernetes side: resource types, watchers and writers.

@@ -1,0 +1,1 @@
+//! Keys, values and records that the kernel programs and user space share.

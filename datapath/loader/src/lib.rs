@@ -1,0 +1,1 @@
+//! Loads, pins, attaches and replaces BPF programs and reads their maps.

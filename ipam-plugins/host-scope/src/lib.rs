@@ -1,0 +1,1 @@
+//! Addresses from the pod CIDRs that Kubernetes gave to the node.

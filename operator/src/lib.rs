@@ -1,0 +1,1 @@
+//! What is once per cluster: resource definitions and the collection of what nodes left behind.
