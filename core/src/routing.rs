@@ -1,0 +1,135 @@
+//! The trait that makes other nodes' pods reachable.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+
+use crate::values::{Carrier, Families, Family};
+
+/// Makes the pods of other nodes reachable.
+///
+/// # Behaviour
+/// - ROUTING-1: after `apply`, every peer is either in `paths` or in `unreachable` with a reason.
+/// - ROUTING-2: `apply` of the same state changes nothing in the kernel.
+/// - ROUTING-3: a peer or pod CIDR that left the state is removed, and nothing else is.
+/// - ROUTING-4: what the backend finds missing or altered in the kernel is put back.
+/// - ROUTING-5: one peer that cannot be routed does not keep the others from being routed.
+/// - ROUTING-6: what another program put into the kernel is never touched.
+/// - ROUTING-7: `retire` removes everything the backend made, also what an earlier run made, and can be repeated.
+#[async_trait]
+pub trait Routing: fmt::Debug + Send + Sync + 'static {
+    /// What carries the packets of this backend.
+    fn carrier(&self) -> Carrier;
+
+    /// Bytes that the carrier adds to a packet on an underlay of `family`.
+    fn overhead_bytes(&self, underlay: Family) -> u16;
+
+    /// Makes the kernel agree with `desired`; the answer says which prefixes can be carried.
+    ///
+    /// # Errors
+    /// Only what concerns all peers; one peer's trouble is in the report.
+    async fn apply(&self, desired: &RoutingDesired) -> Result<RoutingReport, RoutingError>;
+
+    /// Removes everything that the backend has made on this node.
+    ///
+    /// # Errors
+    /// What could not be removed; the rest is gone.
+    async fn retire(&self) -> Result<(), RoutingError>;
+}
+
+/// The cluster as routing sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoutingDesired {
+    /// This node.
+    pub local: LocalNode,
+    /// All other nodes by name.
+    pub peers: BTreeMap<String, Peer>,
+}
+
+/// This node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalNode {
+    /// Its name.
+    pub name: String,
+    /// Families that pods use.
+    pub families: Families,
+    /// Underlay addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its own pod CIDRs.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Devices that carry traffic to other nodes; the first is preferred.
+    pub uplinks: Vec<String>,
+    /// The router addresses, one per family.
+    pub router: Vec<IpAddr>,
+    /// MTU of the uplink in bytes.
+    pub mtu_bytes: u32,
+}
+
+/// Another node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Its underlay addresses, at most one per family is used.
+    pub addresses: Vec<IpAddr>,
+    /// Its pod CIDRs.
+    pub pod_cidrs: Vec<IpNet>,
+}
+
+/// What `apply` achieved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoutingReport {
+    /// Prefixes that can be carried, for the chassis.
+    pub paths: Vec<Path>,
+    /// Peers, or single pod CIDRs of them, that cannot be reached: name to reason and remedy.
+    pub unreachable: BTreeMap<String, String>,
+    /// Changes made in the kernel.
+    pub changes: usize,
+}
+
+/// How to reach a prefix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path {
+    /// The pod CIDR.
+    pub prefix: IpNet,
+    /// Underlay address of its node.
+    pub node: IpAddr,
+    /// What carries it.
+    pub carrier: Carrier,
+}
+
+/// Why routing failed for the node as a whole.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoutingError {
+    /// The node has no usable device.
+    #[error("uplink {device:?} cannot carry pod traffic: {reason}")]
+    Uplink {
+        /// The device.
+        device: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The kernel refused.
+    #[error("cannot {action}")]
+    Kernel {
+        /// What was tried, on what.
+        action: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Some things could not be removed.
+    #[error("{} things could not be removed: {}", .left.len(), .left.join("; "))]
+    Retire {
+        /// Each with its reason.
+        left: Vec<String>,
+    },
+}
+
+impl RoutingError {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        true
+    }
+}
