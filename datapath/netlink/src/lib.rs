@@ -1,1 +1,24 @@
 //! Links, addresses, routes and namespaces over rtnetlink.
+//!
+//! One [`Netlink`] is one netlink socket, bound to the network namespace in which it was opened for as long as it
+//! lives. Every method is idempotent where that is what callers mean: adding what is there and removing what is not
+//! there succeed. This crate leaves to others which devices, addresses and routes a node should have.
+//!
+//! Source: rtnetlink(7), Linux `include/uapi/linux/rtnetlink.h` and `if_link.h`.
+
+mod address;
+mod error;
+mod handle;
+mod link;
+mod neighbour;
+mod netns;
+mod route;
+mod sys;
+mod sysctl;
+
+pub use error::NetlinkError;
+pub use handle::Netlink;
+pub use link::{Link, LinkKind, VethSpec};
+pub use netns::NetNs;
+pub use route::{Route, RouteScope, TABLE_MAIN};
+pub use sysctl::{Sysctl, SysctlError};
