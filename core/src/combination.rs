@@ -83,10 +83,7 @@ pub fn check(
     selection: &Selection,
     machine: &dyn Machine,
 ) -> Result<Vec<Descriptor>, CombinationError> {
-    let chosen = selection
-        .iter()
-        .map(|(role, name)| registry.descriptor(role, name))
-        .collect::<Result<Vec<_>, _>>()?;
+    let chosen = selection.iter().map(|(role, name)| registry.descriptor(role, name)).collect::<Result<Vec<_>, _>>()?;
     let conflicts = conflicts(&chosen, machine);
     if conflicts.is_empty() { Ok(chosen) } else { Err(CombinationError::Conflicts(conflicts)) }
 }

@@ -171,7 +171,9 @@ pub struct Registry {
 #[non_exhaustive]
 pub enum RegistryError {
     /// No backend crate is linked.
-    #[error("no backend is compiled into this binary; name each backend crate in a file of `use the_crate as _;` lines")]
+    #[error(
+        "no backend is compiled into this binary; name each backend crate in a file of `use the_crate as _;` lines"
+    )]
     Empty,
     /// Two crates chose one name.
     #[error("two {role} backends are registered as {name:?}; remove one crate or rename it")]

@@ -1,0 +1,357 @@
+//! Checks what was written and builds the typed tree.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+
+use super::{
+    error::{ConfigError, Problem},
+    keys::{self, Class, Key, SECTION_PREFIX, words},
+    layers::{Layers, Written},
+    section::Section,
+    tree::{CniConfig, Config, Entry, HealthConfig, KubernetesConfig},
+};
+use crate::{combination::Selection, values::Families};
+
+/// The typed tree, or everything that is wrong.
+pub(super) fn resolve(layers: Layers) -> Result<Config, ConfigError> {
+    let mut checked = Checked::new(layers);
+    let selection = checked.selection();
+    checked.backend_keys(&selection);
+    let sections = checked.sections();
+    checked.contradictions(&selection);
+    if checked.problems.is_empty() {
+        Ok(checked.config(selection, sections))
+    } else {
+        Err(ConfigError { problems: checked.problems })
+    }
+}
+
+struct Checked {
+    /// Normalised values that were written.
+    values: BTreeMap<String, Written>,
+    /// Keys whose value follows from others: value and source.
+    derived: BTreeMap<&'static str, (String, String)>,
+    notices: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+impl Checked {
+    fn new(layers: Layers) -> Self {
+        let mut found =
+            Self { values: BTreeMap::new(), derived: BTreeMap::new(), notices: Vec::new(), problems: layers.problems };
+        for (_, written) in layers.written {
+            match keys::find(&written.key) {
+                Some(key) => found.check(key, written),
+                None => {
+                    found.values.insert(written.key.clone(), written);
+                }
+            }
+        }
+        found
+    }
+
+    fn check(&mut self, key: &'static Key, written: Written) {
+        let value = match key.kind.check(&written.value) {
+            Ok(value) => value,
+            Err(reason) => {
+                let Written { key, value, origin } = written;
+                self.problems.push(Problem::Invalid { origin, key, value, reason });
+                return;
+            }
+        };
+        if let Class::NotBuilt(also) = key.class {
+            if !key.accepts_unbuilt(&value) {
+                let remedy = remedy(key, also);
+                let Written { value, origin, .. } = written;
+                self.problems.push(Problem::NotBuilt { origin, key: key.key, value, feature: key.doc, remedy });
+                return;
+            }
+            if key.kind == keys::Kind::Bool && value == "true" {
+                self.notices.push(format!(
+                    "{}: {} is accepted as Cilium's default, but {} is not built into this version",
+                    written.origin, key.key, key.doc
+                ));
+            }
+        }
+        self.values.insert(written.key.clone(), Written { value, ..written });
+    }
+
+    /// The value of a key of ours: written, else derived, else its default; empty if unset.
+    fn get(&self, key: &'static str) -> &str {
+        if let Some(written) = self.values.get(key) {
+            return &written.value;
+        }
+        if let Some((value, _)) = self.derived.get(key) {
+            return value;
+        }
+        keys::find(key).map_or("", |found| found.default)
+    }
+
+    fn is_on(&self, key: &'static str) -> bool {
+        self.get(key) == "true"
+    }
+
+    fn shown(&self, key: &'static str) -> String {
+        match self.values.get(key) {
+            Some(written) => format!("{key}={:?} ({})", written.value, written.origin),
+            None => format!("{key}={:?} (default)", self.get(key)),
+        }
+    }
+
+    fn contradict(&mut self, first: &'static str, second: &'static str, reason: &str, remedy: &str) {
+        let (first, second) = (self.shown(first), self.shown(second));
+        let (reason, remedy) = (reason.to_owned(), remedy.to_owned());
+        self.problems.push(Problem::Contradiction { first, second, reason, remedy });
+    }
+
+    /// The backends, from `backends.*` or from Cilium's keys for the same choice.
+    fn selection(&mut self) -> Selection {
+        let optional = |value: &str| (!value.is_empty()).then(|| value.to_owned());
+        Selection {
+            ipam: self.choose_ipam(),
+            routing: self.choose_routing(),
+            load_balancer: words(self.get("backends.load-balancer")).map(str::to_owned).collect(),
+            policy: optional(self.get("backends.policy")),
+            masquerade: optional(self.get("backends.masquerade")),
+            chassis: self.get("backends.chassis").to_owned(),
+        }
+    }
+
+    fn choose_ipam(&mut self) -> String {
+        let alias = ipam_backend(self.get("ipam"));
+        let Some(named) = self.values.get("backends.ipam").cloned() else {
+            let source = self.source_of("ipam");
+            self.derived.insert("backends.ipam", (alias.clone(), source));
+            return alias;
+        };
+        if self.values.contains_key("ipam") {
+            if alias != named.value {
+                let reason = format!("ipam names the backend {alias:?}");
+                self.contradict("backends.ipam", "ipam", &reason, "remove one of them");
+            }
+        } else {
+            let mode = ipam_mode(&named.value);
+            self.derived.insert("ipam", (mode, "backends.ipam".to_owned()));
+        }
+        named.value
+    }
+
+    fn choose_routing(&mut self) -> String {
+        let tunnel = self.get("routing-mode") == "tunnel";
+        let alias = if tunnel { self.get("tunnel-protocol") } else { "native" }.to_owned();
+        let Some(named) = self.values.get("backends.routing").cloned() else {
+            let source = self.source_of("routing-mode");
+            self.derived.insert("backends.routing", (alias.clone(), source));
+            return alias;
+        };
+        let is_tunnel = matches!(named.value.as_str(), "vxlan" | "geneve");
+        if !self.values.contains_key("routing-mode") {
+            let mode = if is_tunnel { "tunnel" } else { "native" };
+            self.derived.insert("routing-mode", (mode.to_owned(), "backends.routing".to_owned()));
+        } else if tunnel != is_tunnel {
+            let reason = format!("routing-mode names the backend {alias:?}");
+            self.contradict("backends.routing", "routing-mode", &reason, "remove one of them");
+            return named.value;
+        }
+        if is_tunnel && !self.values.contains_key("tunnel-protocol") {
+            self.derived.insert("tunnel-protocol", (named.value.clone(), "backends.routing".to_owned()));
+        } else if is_tunnel && self.get("tunnel-protocol") != named.value {
+            let reason = "they name different carriers";
+            self.contradict("backends.routing", "tunnel-protocol", reason, "remove one of them");
+        }
+        named.value
+    }
+
+    fn source_of(&self, key: &'static str) -> String {
+        if self.values.contains_key(key) { key.to_owned() } else { "default".to_owned() }
+    }
+
+    /// Keys that belong to a backend may differ from their default only if it is chosen.
+    fn backend_keys(&mut self, selection: &Selection) {
+        for (key, written) in &self.values {
+            let Some((found, Class::Backend(owner))) = keys::find(key).map(|found| (found, found.class)) else {
+                continue;
+            };
+            let chosen = selection.iter().any(|(_, name)| name == owner);
+            if !chosen && !(!found.default.is_empty() && found.kind.same(&written.value, found.default)) {
+                self.problems.push(Problem::Invalid {
+                    origin: written.origin.clone(),
+                    key: key.clone(),
+                    value: written.value.clone(),
+                    reason: format!(
+                        "has no effect: it belongs to the backend {owner:?}, which is not chosen; remove it or set {}",
+                        if owner == "cluster_pool" { "ipam to cluster-pool" } else { "ipam to multi-pool" }
+                    ),
+                });
+            }
+        }
+    }
+
+    /// `backend.<name>.<key>` as one table per backend; dots in the key are levels.
+    fn sections(&mut self) -> BTreeMap<String, Section> {
+        let mut tables: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+        for written in self.values.values() {
+            let Some(rest) = written.key.strip_prefix(SECTION_PREFIX) else { continue };
+            let mut parts = rest.split('.');
+            let Some(name) = parts.next() else { continue };
+            let path: Vec<_> = parts.collect();
+            let table = tables.entry(name.to_owned()).or_default();
+            if path.iter().any(|part| part.is_empty()) || !insert(table, &path, &written.value) {
+                self.problems.push(Problem::Invalid {
+                    origin: written.origin.clone(),
+                    key: written.key.clone(),
+                    value: written.value.clone(),
+                    reason: "is both a value and a table, or has an empty part; remove one".to_owned(),
+                });
+            }
+        }
+        tables.into_iter().map(|(name, table)| (name.clone(), Section::new(name, table))).collect()
+    }
+
+    fn contradictions(&mut self, selection: &Selection) {
+        if !self.is_on("enable-ipv4") && !self.is_on("enable-ipv6") {
+            self.contradict("enable-ipv4", "enable-ipv6", "pods would have no address", "set one of them to true");
+        }
+        if selection.routing != "native" {
+            if self.values.contains_key("auto-direct-node-routes") && self.is_on("auto-direct-node-routes") {
+                let reason = "direct routes carry no tunnelled packets";
+                let remedy = "set auto-direct-node-routes to false or routing-mode to native";
+                self.contradict("auto-direct-node-routes", "routing-mode", reason, remedy);
+            } else {
+                let off = ("false".to_owned(), "routing-mode".to_owned());
+                self.derived.insert("auto-direct-node-routes", off);
+            }
+        } else if self.values.contains_key("tunnel-protocol") && self.get("tunnel-protocol") != "vxlan" {
+            let remedy = "remove tunnel-protocol or set routing-mode to tunnel";
+            self.contradict("tunnel-protocol", "routing-mode", "native routing has no tunnel", remedy);
+        }
+        if self.is_on("direct-routing-skip-unreachable") && !self.is_on("auto-direct-node-routes") {
+            let reason = "without direct routes there is nothing to skip";
+            let remedy = "set direct-routing-skip-unreachable to false";
+            self.contradict("direct-routing-skip-unreachable", "auto-direct-node-routes", reason, remedy);
+        }
+        if self.is_on("custom-cni-conf") && self.values.contains_key("write-cni-conf-when-ready") {
+            // Cilium's chart writes both; the first one wins there too, but only if the path is not ours to choose.
+            self.notices.push("write-cni-conf-when-ready has no effect because custom-cni-conf is true".to_owned());
+        }
+        let min = if self.is_on("enable-ipv6") { 1280 } else { 576 };
+        let mtu = self.number("mtu");
+        if mtu != 0 && mtu < min {
+            let written = self.values.get("mtu").cloned();
+            self.problems.extend(written.map(|Written { key, value, origin }| Problem::Invalid {
+                origin,
+                key,
+                value,
+                // RFC 8200 section 5, RFC 791 section 3.2.
+                reason: format!("is too small; write 0 for detection, or a number from {min} to 65535"),
+            }));
+        }
+    }
+
+    fn number(&self, key: &'static str) -> u16 {
+        // Values were checked against their range; what was refused never reaches a Config.
+        self.get(key).parse().unwrap_or_default()
+    }
+
+    fn path(&self, key: &'static str) -> PathBuf {
+        PathBuf::from(self.get(key))
+    }
+
+    fn network(&self, key: &'static str) -> Option<IpNet> {
+        self.get(key).parse().ok()
+    }
+
+    fn config(self, selection: Selection, sections: BTreeMap<String, Section>) -> Config {
+        let text = |key| Some(self.get(key)).filter(|value| !value.is_empty());
+        let nonzero = |key| Some(self.number(key)).filter(|number| *number != 0);
+        Config {
+            families: Families { v4: self.is_on("enable-ipv4"), v6: self.is_on("enable-ipv6") },
+            ipv4_native_routing_cidr: self.network("ipv4-native-routing-cidr"),
+            ipv6_native_routing_cidr: self.network("ipv6-native-routing-cidr"),
+            auto_direct_node_routes: self.is_on("auto-direct-node-routes"),
+            direct_routing_skip_unreachable: self.is_on("direct-routing-skip-unreachable"),
+            devices: words(self.get("devices")).map(str::to_owned).collect(),
+            force_device_detection: self.is_on("force-device-detection"),
+            mtu_bytes: nonzero("mtu"),
+            enable_tcx: self.is_on("enable-tcx"),
+            tunnel_port: nonzero("tunnel-port"),
+            debug: self.is_on("debug"),
+            cluster_name: self.get("cluster-name").to_owned(),
+            bpf_root: self.path("bpf-root"),
+            state_dir: self.path("state-dir"),
+            socket_path: self.path("socket-path"),
+            cni: CniConfig {
+                conf_path: (!self.is_on("custom-cni-conf")).then(|| self.path("write-cni-conf-when-ready")),
+                log_file: self.path("cni-log-file"),
+                exclusive: self.is_on("cni-exclusive"),
+            },
+            k8s: KubernetesConfig {
+                kubeconfig_path: text("k8s-kubeconfig-path").map(PathBuf::from),
+                api_server: text("k8s-api-server").map(str::to_owned),
+            },
+            health: HealthConfig {
+                enabled: self.is_on("enable-health-checking"),
+                endpoint: self.is_on("enable-health-checking") && self.is_on("enable-endpoint-health-checking"),
+                port: self.number("cluster-health-port"),
+            },
+            entries: self.entries(),
+            notices: self.notices,
+            selection,
+            sections,
+        }
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        let mut found: BTreeMap<String, Entry> = BTreeMap::new();
+        for key in keys::all().filter(|key| key.class == Class::Ours) {
+            let source = match self.derived.get(key.key) {
+                Some((_, source)) => source.clone(),
+                None => "default".to_owned(),
+            };
+            let entry = Entry { key: key.key.to_owned(), value: self.get(key.key).to_owned(), source };
+            found.insert(entry.key.clone(), entry);
+        }
+        for Written { key, value, origin } in self.values.values() {
+            let entry = Entry { key: key.clone(), value: value.clone(), source: origin.clone() };
+            found.insert(key.clone(), entry);
+        }
+        found.into_values().collect()
+    }
+}
+
+fn ipam_backend(mode: &str) -> String {
+    if mode == "kubernetes" { "host_scope".to_owned() } else { mode.replace('-', "_") }
+}
+
+/// Cilium's word for an IPAM backend; the registry name for one that Cilium does not have.
+fn ipam_mode(backend: &str) -> String {
+    if backend == "host_scope" { "kubernetes".to_owned() } else { backend.replace('_', "-") }
+}
+
+fn remedy(key: &Key, also: &[&str]) -> String {
+    let name = if key.helm.is_empty() { key.key } else { key.helm };
+    let off = key.kind == keys::Kind::Bool && key.accepts_unbuilt("false");
+    match (off, key.default, also) {
+        (true, ..) => format!("set {name} to false"),
+        (false, "", []) => format!("remove {name}"),
+        (false, "", [accepted, ..]) => format!("set {name} to {accepted} or remove it"),
+        (false, accepted, _) => format!("set {name} to {accepted} or remove it"),
+    }
+}
+
+/// Puts a value under a path of tables; false if the path is taken.
+fn insert(table: &mut Map<String, Value>, path: &[&str], value: &str) -> bool {
+    match path {
+        [] => false,
+        [last] => table.insert((*last).to_owned(), Value::String(value.to_owned())).is_none(),
+        [first, rest @ ..] => {
+            let below = table.entry(*first).or_insert_with(|| Value::Object(Map::new()));
+            below.as_object_mut().is_some_and(|below| insert(below, rest, value))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
