@@ -1,0 +1,102 @@
+//! Why packets are dropped. Numbers and texts as the reference has them (7.4), so that dashboards go on working.
+
+/// Number under which forwarded packets are counted.
+pub const FORWARDED: u8 = 0;
+
+/// Direction of a packet, seen from the endpoint.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Towards the endpoint.
+    Ingress = 0,
+    /// From the endpoint.
+    Egress = 1,
+}
+
+macro_rules! reasons {
+    ($( $(#[$meta:meta])* $name:ident = $number:literal, $text:literal; )+) => {
+        /// Why a packet was dropped.
+        #[repr(u8)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum DropReason {
+            $( $(#[$meta])* $name = $number, )+
+        }
+
+        impl DropReason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
+
+            /// The reason in words.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $( Self::$name => $text, )+
+                }
+            }
+
+            /// The reason with this number.
+            #[must_use]
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number {
+                    $( $number => Some(Self::$name), )+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The source address is not the endpoint's own.
+    InvalidSource = 132, "Invalid source ip";
+    /// Policy does not allow it.
+    PolicyDenied = 133, "Policy denied";
+    /// The headers contradict each other or are cut short.
+    InvalidPacket = 134, "Invalid packet";
+    /// The transport header is cut short.
+    TruncatedTransport = 135, "CT: Truncated or invalid header";
+    /// Too big for the way out.
+    FragmentationNeeded = 136, "Fragmentation needed";
+    /// Neither IPv4, IPv6 nor ARP.
+    UnsupportedProtocol = 139, "Unsupported L3 protocol";
+    /// A program array has no entry where it must have one.
+    MissedTailCall = 140, "Missed tail call";
+    /// The packet could not be rewritten.
+    WriteError = 141, "Error writing to packet";
+    /// The address is no endpoint of this node and has no other place.
+    Unroutable = 151, "Stale or unroutable IP";
+    /// More or other extension headers than are followed.
+    ExtensionHeader = 156, "Invalid IPv6 extension header";
+    /// Nothing encapsulates for this carrier.
+    NoTunnel = 160, "No tunnel/encapsulation endpoint (datapath BUG!)";
+    /// The endpoint is not attached completely.
+    NoConfiguration = 165, "No configuration available to perform policy decision";
+    /// The way out has no device.
+    FibFailed = 169, "FIB lookup failed";
+    /// UDP to a node's tunnel port.
+    TunnelForbidden = 170, "Encapsulation traffic is prohibited";
+    /// Multicast, broadcast and ICMPv6 that a pod's link does not need.
+    ForbiddenIcmp6 = 176, "Forbidden ICMPv6 message";
+    /// TTL or hop limit used up.
+    TtlExceeded = 196, "TTL exceeded";
+    /// More ICMP errors than the limit.
+    RateLimited = 198, "Rate limited";
+    /// Multicast or broadcast, which is not carried.
+    Multicast = 201, "Multicast handled";
+    /// A slot program asked for the drop without naming a reason.
+    Slot = 250, "Dropped by a slot program";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_reasons_name_each_other() {
+        for reason in DropReason::ALL {
+            assert_eq!(DropReason::from_number(*reason as u8), Some(*reason));
+            assert!(!reason.text().is_empty());
+        }
+        assert_eq!(DropReason::from_number(FORWARDED), None);
+    }
+}
