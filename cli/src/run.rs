@@ -1,0 +1,250 @@
+//! Who answers a command: the agent, the cluster, or another program.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::{CommandFactory, FromArgMatches};
+use kinesin_agent_api::{
+    Client,
+    types::{BackendInfo, BpfEndpoint, BpfMetric, ClusterNode, ConfigEntry, Endpoint, StatusResponse},
+};
+
+use crate::{
+    args::{BpfCommand, Cli, Command, ConfigCommand, EndpointCommand, Global, ListCommand, NodeCommand, StatusArgs},
+    cluster, config_view, hand_over, lists,
+    output::{Format, print, render},
+    status,
+};
+
+/// How long the agent may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Parses the arguments and runs the command; errors go to stderr.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let name = program_name(args.first());
+    let cli = match parse(name, args) {
+        Ok(cli) => cli,
+        // Help and version are answers, everything else is a wrong question.
+        Err(error) if !error.use_stderr() => return finish(print(&error.render().to_string()).map(|()| true)),
+        Err(error) => {
+            let _ = write!(io::stderr(), "{}", error.render());
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return finish(Err(anyhow::Error::new(error).context("cannot start"))),
+    };
+    finish(runtime.block_on(answer(name, cli)))
+}
+
+/// The name it was called by, as far as it is one of ours.
+fn program_name(first: Option<&OsString>) -> &'static str {
+    let name = first.and_then(|path| Path::new(path).file_name()).and_then(|name| name.to_str());
+    match name {
+        Some("cilium") => "cilium",
+        Some("cilium-dbg") => "cilium-dbg",
+        _ => "kinesin",
+    }
+}
+
+fn command(name: &'static str) -> clap::Command {
+    Cli::command().name(name).bin_name(name)
+}
+
+fn parse(name: &'static str, args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&command(name).try_get_matches_from(args)?)
+}
+
+/// Whether all is well becomes the exit code.
+fn finish(answer: anyhow::Result<bool>) -> ExitCode {
+    match answer {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // Nothing can be done if stderr is gone as well.
+            let _ = writeln!(io::stderr(), "Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn answer(name: &'static str, cli: Cli) -> anyhow::Result<bool> {
+    let global = cli.global;
+    let format = global.output;
+    let agent = agent(&global);
+    match cli.command {
+        Command::Status(args) => return status_of(&global, &agent, args).await,
+        Command::Endpoint(EndpointCommand::List) => {
+            let found: Vec<Endpoint> = agent.get("/endpoint").await?;
+            print(&render(format, &found, |found| lists::endpoints(found))?)?;
+        }
+        Command::Endpoint(EndpointCommand::Get { id }) => {
+            let found: Endpoint = agent.get(&format!("/endpoint/{}", path_segment(&id))).await?;
+            // As in Cilium, the answer is a list of one and JSON unless asked otherwise.
+            let format = if format == Format::Summary { Format::Json } else { format };
+            print(&render(format, &[found], |_| String::new())?)?;
+        }
+        Command::Bpf(BpfCommand::Endpoint(ListCommand::List)) => {
+            let found: Vec<BpfEndpoint> = agent.get("/bpf/endpoint").await?;
+            print(&render(format, &found, |found| lists::bpf_endpoints(found))?)?;
+        }
+        Command::Bpf(BpfCommand::Metrics(ListCommand::List)) => {
+            let found: Vec<BpfMetric> = agent.get("/bpf/metrics").await?;
+            print(&render(format, &found, |found| lists::bpf_metrics(found))?)?;
+        }
+        Command::Node(NodeCommand::List) => {
+            let found: Vec<ClusterNode> = agent.get("/cluster/nodes").await?;
+            print(&render(format, &found, |found| lists::nodes(found))?)?;
+        }
+        Command::Backends => {
+            if !agent.socket().exists() {
+                return Err(hand_over::to_agent("backends", format));
+            }
+            let found: Vec<BackendInfo> = agent.get("/backends").await?;
+            print(&render(format, &found, |found| lists::backends(found))?)?;
+        }
+        Command::Config(ConfigCommand::View { cluster }) => config(&global, &agent, cluster).await?,
+        Command::Doctor => return Err(hand_over::to_agent("doctor", format)),
+        Command::Completion(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut command(name), name, &mut script);
+            print(&String::from_utf8_lossy(&script))?;
+        }
+        Command::Version => version(format, &agent).await?,
+    }
+    Ok(true)
+}
+
+fn agent(global: &Global) -> Client {
+    let client = global.host.as_ref().map_or_else(Client::from_env, Client::new);
+    client.with_timeout(TIMEOUT)
+}
+
+async fn status_of(global: &Global, agent: &Client, args: StatusArgs) -> anyhow::Result<bool> {
+    if args.cluster || ask_cluster(global, agent) {
+        let client = cluster::connect(global.kubeconfig.as_deref()).await?;
+        let found = cluster::status(client, &global.namespace).await?;
+        let text = |found: &cluster::ClusterStatus| match (args.brief, found.is_healthy()) {
+            (true, true) => "OK\n".to_owned(),
+            (true, false) => "error in cluster: not everything is ready\n".to_owned(),
+            (false, _) => cluster::render(found),
+        };
+        print(&render(global.output, &found, text)?)?;
+        return Ok(found.is_healthy());
+    }
+    let found: StatusResponse = agent.get("/healthz").await?;
+    let text = |found: &StatusResponse| {
+        if args.brief { status::brief(found) } else { status::render(found, args.verbose) }
+    };
+    print(&render(global.output, &found, text)?)?;
+    Ok(status::is_healthy(&found))
+}
+
+/// The cluster is asked where no agent has its socket, unless one was named.
+fn ask_cluster(global: &Global, agent: &Client) -> bool {
+    global.host.is_none() && !agent.socket().exists()
+}
+
+async fn config(global: &Global, agent: &Client, cluster: bool) -> anyhow::Result<()> {
+    if cluster || ask_cluster(global, agent) {
+        let client = cluster::connect(global.kubeconfig.as_deref()).await?;
+        let data = cluster::config_map(client, &global.namespace).await?;
+        return print(&render(global.output, &data, config_view::config_map)?);
+    }
+    let found: Vec<ConfigEntry> = agent.get("/config").await?;
+    print(&render(global.output, &found, |found| config_view::effective(found))?)
+}
+
+async fn version(format: Format, agent: &Client) -> anyhow::Result<()> {
+    let mut versions = BTreeMap::from([("client", env!("CARGO_PKG_VERSION").to_owned())]);
+    if agent.socket().exists() {
+        let found: StatusResponse = agent.get("/healthz").await.context("the agent's version is not known")?;
+        versions.insert("daemon", found.version);
+    }
+    let text = |versions: &BTreeMap<&str, String>| {
+        let line = |label: &str, key: &str| versions.get(key).map(|version| format!("{label}: {version}\n"));
+        [line("Client", "client"), line("Daemon", "daemon")].into_iter().flatten().collect()
+    };
+    print(&render(format, &versions, text)?)
+}
+
+/// Keeps an id to one segment of the path.
+fn path_segment(id: &str) -> String {
+    let mut segment = String::with_capacity(id.len());
+    for byte in id.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    segment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Cli, clap::Error> {
+        parse("kinesin", line.split(' ').map(OsString::from).collect())
+    }
+
+    #[test]
+    fn arguments_are_consistent() {
+        command("kinesin").debug_assert();
+        command("cilium-dbg").debug_assert();
+    }
+
+    #[test]
+    fn the_seeds_commands_are_understood() {
+        for line in [
+            "cilium status --verbose",
+            "cilium-dbg status",
+            "cilium config view",
+            "cilium endpoint list",
+            "cilium bpf endpoint list",
+            "cilium endpoint get 331 -o json",
+            "cilium node list -o yaml",
+            "kinesin lab-less-thing",
+        ] {
+            let ok = parsed(line).is_ok();
+            assert_eq!(ok, !line.contains("lab-less"), "{line}");
+        }
+        assert!(parsed("kinesin status --brief --verbose").is_err());
+    }
+
+    #[test]
+    fn it_goes_by_the_name_it_was_called() {
+        for (path, name) in [("/opt/bin/cilium-dbg", "cilium-dbg"), ("cilium", "cilium"), ("/x/other", "kinesin")] {
+            assert_eq!(program_name(Some(&OsString::from(path))), name);
+        }
+        assert_eq!(program_name(None), "kinesin");
+        let error = parse("cilium-dbg", vec!["cilium-dbg".into(), "nonsense".into()]).expect_err("no command");
+        assert!(error.to_string().contains("Usage: cilium-dbg"), "{error}");
+    }
+
+    #[test]
+    fn completion_is_made_for_every_shell() {
+        for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command("kinesin"), "kinesin", &mut script);
+            let script = String::from_utf8(script).expect("text");
+            assert!(script.contains("endpoint") && script.contains("kinesin"), "{shell}");
+        }
+    }
+
+    #[test]
+    fn ids_stay_one_segment_of_the_path() {
+        assert_eq!(path_segment("pod-name:default:web-1"), "pod-name:default:web-1");
+        assert_eq!(path_segment("../config?x"), "..%2Fconfig%3Fx");
+    }
+}
