@@ -1,71 +1,54 @@
-//! Records of the ring buffer: drops now; traces and policy verdicts have their kinds and fields already.
+//! Events for user space.
 
-use crate::{
-    record::{numbers, record},
-    state::Tuple,
-};
+use crate::record::record;
+
+/// Where the pipeline saw a packet.
+pub type Observation = crate::Entry;
 
 record! {
-    /// One event, with the packet's beginning.
-    pub struct Event [192] {
-        /// `EVENT_*`.
-        pub kind: u8,
-        /// Reason of a drop.
-        pub reason: u8,
-        /// `ENTRY_*`: the point of observation.
-        pub observation: u8,
-        /// `DIRECTION_*`, seen from the endpoint.
-        pub direction: u8,
-        /// Source's endpoint number; 0 when it is none of ours.
-        pub source_endpoint: u16,
-        /// Target's endpoint number; 0 when it is none of ours.
-        pub target_endpoint: u16,
-        /// Nanoseconds of the monotonic clock.
-        pub time_ns: u64,
-        /// Flow hash.
-        pub hash: u32,
-        /// The packet's length in bytes with link header.
-        pub length: u32,
-        /// Bytes of `capture` that are filled.
-        pub captured: u16,
-        /// `EVENT_VERSION`.
-        pub version: u16,
-        /// Device on which the packet was seen.
-        pub ifindex: u32,
-        /// Source's identity.
-        pub source_identity: u32,
-        /// Target's identity.
-        pub target_identity: u32,
-        /// Rule that decided. Reserved for policy.
-        pub rule_cookie: u32,
-        /// `CONNTRACK_*` state.
-        pub conntrack_state: u8,
-        /// `EVENT_*` bits.
-        pub flags: u8,
-        /// Extended error, a signed byte; 0 for none.
-        pub extended_error: u8,
+    /// A dropped packet.
+    DropEvent, "kinesin_drop_event", size 96 {
+        /// Nanoseconds on the monotonic clock.
+        time: u64,
+        /// Kind of the record: 1, as the reference numbers drops (3.3).
+        kind: u8,
+        /// See [`DropReason`](crate::DropReason).
+        reason: u8,
+        /// See [`Entry`](crate::Entry).
+        observation: u8,
+        /// IPv4 or IPv6; 0 where the packet was neither.
+        family: u8,
+        /// Device that the packet was on.
+        ifindex: u32,
+        /// Endpoint on that device; 0 is none.
+        endpoint: u16,
+        /// IP protocol number.
+        protocol: u8,
+        /// Connection state; reserved.
+        ct_state: u8,
+        /// Bytes of the packet, link header included.
+        length: u32,
+        /// Security identity of the source.
+        source_identity: u32,
+        /// Security identity of the destination; 0 when unknown.
+        destination_identity: u32,
+        /// Rule that decided; reserved.
+        rule_cookie: u32,
+        /// Source port, network order.
+        sport_be: u16,
+        /// Destination port, network order.
+        dport_be: u16,
+        /// Source address.
+        saddr: [u32; 4],
+        /// Destination address.
+        daddr: [u32; 4],
+        /// Original destination before service translation; reserved.
+        original_daddr: [u32; 4],
+        /// Original destination port, network order; reserved.
+        original_dport_be: u16,
         /// Zero.
-        pub pad: u8,
-        /// The flow before any translation.
-        pub original: Tuple,
-        /// The packet's beginning, link header first.
-        pub capture: [u32; 26],
+        pad: u16,
+        /// Zero.
+        pad2: u32,
     }
-}
-
-numbers! {
-    /// Version of [`Event`].
-    pub const EVENT_VERSION: u16 = 1;
-    /// Bytes of a packet that an event can hold.
-    pub const EVENT_CAPTURE_BYTES: u32 = 104;
-    /// A packet was dropped.
-    pub const EVENT_DROP: u8 = 1;
-    /// A packet passed a point of observation. Reserved.
-    pub const EVENT_TRACE: u8 = 4;
-    /// Policy decided about a packet. Reserved.
-    pub const EVENT_POLICY_VERDICT: u8 = 5;
-    /// The sender got an ICMP error.
-    pub const EVENT_ANSWERED: u8 = 1 << 0;
-    /// An ICMP error was owed, but too many had been sent.
-    pub const EVENT_RATE_LIMITED: u8 = 1 << 1;
 }

@@ -1,41 +1,39 @@
 //! Keys, values and records that the kernel programs and user space share.
 //!
-//! Every record is `repr(C)`, has no implicit padding and a size that the compiler checks. Numbers are in the machine's
-//! order unless a name ends in `_be` (network order, stored as read). The feature `user` adds `aya::Pod` and the C
-//! header of slot programs; the kernel crate builds without it.
+//! Everything here is laid out as C lays it out, has no implicit padding and a size that is checked at compile time:
+//! the verifier accepts keys with uninitialised padding from a privileged loader, and look-ups then merely miss.
+//! Addresses and ports are in network order, everything else in host order. [`LAYOUT`] is the version of all of it:
+//! it is part of the path under which maps are pinned, and changes with any change here that an older or newer program
+//! would misread.
 //!
-//! What the maps hold, who writes it: [`layout`]. What crosses slots: [`state`] and [`stage`].
-
+//! Many fields are reserved for stages that are not built yet (services, policy, encryption, the proxy); they are here
+//! so that nothing has to move when those come. They are zero until then.
 #![cfg_attr(not(feature = "user"), no_std)]
-#![expect(unsafe_code, reason = "all-zero records, and aya::Pod, which records without padding uphold")]
 
-mod record;
-
-pub mod address;
-pub mod carrier;
-pub mod config;
-pub mod conntrack;
-pub mod endpoint;
-pub mod event;
+mod config;
+mod event;
 #[cfg(feature = "user")]
 pub mod header;
-pub mod identity;
-pub mod ipcache;
-pub mod layout;
-pub mod mark;
-pub mod metrics;
-pub mod policy;
-pub mod reason;
-pub mod stage;
-pub mod state;
-
-pub use address::{FAMILY_DEVICE, FAMILY_V4, FAMILY_V6};
-pub use config::DatapathConfig;
-pub use endpoint::{EndpointKey, EndpointValue};
-pub use event::Event;
-pub use ipcache::{IpcacheKey, IpcacheValue};
-pub use metrics::MetricsValue;
-pub use reason::DropReason;
+mod mark;
+mod reason;
+mod record;
+mod stage;
+mod state;
+mod table;
 #[cfg(feature = "user")]
-pub use record::{Field, Record};
-pub use state::{PacketState, Tuple};
+mod user;
+
+pub use config::{Constants, ERRORS_PER_SECOND, MAX_TUNNEL_PORTS, feature};
+pub use event::{DropEvent, Observation};
+pub use mark::Mark;
+pub use reason::{Direction, DropReason, FORWARDED};
+pub use stage::{Continuation, Entry, STAGES, Stage};
+pub use state::{PacketState, STATE_VERSION};
+pub use table::{
+    Address, Bucket, ConntrackKey, ConntrackValue, DeviceValue, EndpointKey, EndpointValue, FAMILY_V4, FAMILY_V6,
+    IpcacheKey, IpcacheValue, Metric, PolicyKey, PolicyValue, carrier, endpoint_flag, identity, ipcache_flag, map,
+    metric_index,
+};
+
+/// Version of the layout of every record in this crate.
+pub const LAYOUT: u32 = 1;

@@ -1,48 +1,43 @@
-//! The skb mark, with which packets cross the host's stack. Source: reference, section 6.5.
+//! The mark on packets that pass the node's stack (reference 6.5).
 
-use crate::record::numbers;
+/// A packet mark that carries a source identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(pub u32);
 
-numbers! {
-    /// The bits that say what the mark is.
-    pub const MARK_MAGIC_MASK: u32 = 0x0F00;
-    /// To the proxy; the upper half is the proxy port. Reserved for L7.
-    pub const MARK_TO_PROXY: u32 = 0x0200;
-    /// Source address already translated. Reserved for masquerading.
-    pub const MARK_SNAT_DONE: u32 = 0x0300;
-    /// Overlay packet with an identity. Reserved for carriers.
-    pub const MARK_OVERLAY: u32 = 0x0400;
-    /// From the ingress proxy, with an identity. Reserved for L7.
-    pub const MARK_FROM_INGRESS_PROXY: u32 = 0x0A00;
-    /// From the egress proxy, with an identity. Reserved for L7.
-    pub const MARK_FROM_EGRESS_PROXY: u32 = 0x0B00;
-    /// From the host itself.
-    pub const MARK_HOST: u32 = 0x0C00;
-    /// Carries an identity.
-    pub const MARK_IDENTITY: u32 = 0x0F00;
-}
+impl Mark {
+    /// Magic of a packet whose mark carries an identity.
+    pub const MAGIC_IDENTITY: u32 = 0x0f00;
+    /// Bits of the magic.
+    pub const MAGIC_MASK: u32 = 0x0f00;
 
-/// The mark of a packet of `identity` (24 bits).
-///
-/// # Examples
-/// ```
-/// use kinesin_abi::mark::{identity, with_identity};
-/// assert_eq!(with_identity(5), 0x0005_0F00);
-/// assert_eq!(identity(with_identity(0x01_2345)), Some(0x01_2345));
-/// ```
-#[must_use]
-#[inline(always)]
-pub const fn with_identity(identity: u32) -> u32 {
-    ((identity & 0xffff) << 16) | ((identity >> 16) & 0xff) | MARK_IDENTITY
-}
+    /// The mark of a packet with this source identity, of which 24 bits count.
+    ///
+    /// The identity's low 16 bits stand in the mark's high half and its high 8 bits in the mark's low byte.
+    #[must_use]
+    pub const fn of_identity(identity: u32) -> Self {
+        Self(((identity & 0xffff) << 16) | ((identity >> 16) & 0xff) | Self::MAGIC_IDENTITY)
+    }
 
-/// The identity that a mark carries, where it carries one.
-#[must_use]
-#[inline(always)]
-pub const fn identity(mark: u32) -> Option<u32> {
-    match mark & MARK_MAGIC_MASK {
-        MARK_IDENTITY | MARK_OVERLAY | MARK_FROM_INGRESS_PROXY | MARK_FROM_EGRESS_PROXY => {
-            Some((mark >> 16) | ((mark & 0xff) << 16))
+    /// The identity that the mark carries, if it carries one.
+    #[must_use]
+    pub const fn identity(self) -> Option<u32> {
+        if self.0 & Self::MAGIC_MASK == Self::MAGIC_IDENTITY {
+            Some((self.0 >> 16) | ((self.0 & 0xff) << 16))
+        } else {
+            None
         }
-        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_survives_the_mark() {
+        for identity in [0, 1, 5, 0xffff, 0x1_0000, 0xab_cdef, 0xff_ffff] {
+            assert_eq!(Mark::of_identity(identity).identity(), Some(identity));
+        }
+        assert_eq!(Mark(0x200).identity(), None);
     }
 }
