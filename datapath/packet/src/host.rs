@@ -1,0 +1,162 @@
+//! A packet in a byte buffer and tables in ordered maps: the pipeline's world outside the kernel.
+
+use std::{cell::Cell, collections::BTreeMap, net::IpAddr, vec::Vec};
+
+use kinesin_abi::{
+    Address, Constants, DeviceValue, Entry, EndpointKey, EndpointValue, FAMILY_V4, FAMILY_V6, IpcacheKey, IpcacheValue,
+    MAX_TUNNEL_PORTS,
+};
+
+use crate::{Packet, Tables, Verdict, answer, pipeline};
+
+/// A packet in memory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Buffer {
+    /// Its bytes, Ethernet header first.
+    pub bytes: Vec<u8>,
+    /// See [`Packet::segment_size`].
+    pub segment_size: usize,
+}
+
+impl Buffer {
+    /// A packet that will not be segmented.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, segment_size: 0 }
+    }
+}
+
+impl Packet for Buffer {
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn bounds(&self) -> (usize, usize) {
+        let start = self.bytes.as_ptr().expose_provenance();
+        (start, start + self.bytes.len())
+    }
+
+    fn segment_size(&self) -> usize {
+        self.segment_size
+    }
+
+    fn pull(&mut self, length: usize) -> bool {
+        length <= self.bytes.len()
+    }
+
+    fn set_len(&mut self, length: usize) -> bool {
+        self.bytes.resize(length, 0);
+        true
+    }
+
+    fn grow_front(&mut self, length: usize) -> bool {
+        self.bytes.splice(0..0, core::iter::repeat_n(0, length));
+        true
+    }
+
+    fn write_u8(&mut self, offset: usize, value: u8) -> bool {
+        self.bytes.get_mut(offset).map(|byte| *byte = value).is_some()
+    }
+}
+
+/// An address as the tables have it, with its family.
+#[must_use]
+pub fn table_address(ip: IpAddr) -> (Address, u8) {
+    match ip {
+        IpAddr::V4(ip) => ([u32::from_ne_bytes(ip.octets()), 0, 0, 0], FAMILY_V4),
+        IpAddr::V6(ip) => {
+            let octets = ip.octets();
+            let word = |at: usize| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
+            ([word(0), word(4), word(8), word(12)], FAMILY_V6)
+        }
+    }
+}
+
+/// Tables in memory.
+#[derive(Debug, Clone, Default)]
+pub struct HostTables {
+    /// Constants as they would be set at load time.
+    pub constants: Constants,
+    /// By device index.
+    pub devices: BTreeMap<u32, DeviceValue>,
+    /// By address.
+    pub endpoints: BTreeMap<EndpointKey, EndpointValue>,
+    /// By prefix length within the address and key.
+    pub ipcache: BTreeMap<(u8, IpcacheKey), IpcacheValue>,
+    /// ICMP errors that may still be sent.
+    pub error_tokens: Cell<u32>,
+}
+
+impl Tables for HostTables {
+    fn device(&self, ifindex: u32) -> Option<&DeviceValue> {
+        self.devices.get(&ifindex)
+    }
+
+    fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointValue> {
+        self.endpoints.get(key)
+    }
+
+    fn ipcache(&self, key: &IpcacheKey) -> Option<&IpcacheValue> {
+        let covers = |length: u8, prefix: &IpcacheKey| {
+            prefix.family == key.family && leading_equal(&prefix.addr, &key.addr) >= u32::from(length)
+        };
+        self.ipcache
+            .iter()
+            .filter(|((length, prefix), _)| covers(*length, prefix))
+            .max_by_key(|((length, _), _)| *length)
+            .map(|(_, value)| value)
+    }
+
+    fn take_error_token(&self) -> bool {
+        let left = self.error_tokens.get();
+        self.error_tokens.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    fn features(&self) -> u32 {
+        self.constants.features
+    }
+
+    fn slot_mask(&self) -> u32 {
+        self.constants.slot_mask
+    }
+
+    fn mtu(&self) -> u32 {
+        self.constants.mtu
+    }
+
+    fn router4(&self) -> u32 {
+        self.constants.router4
+    }
+
+    fn router6(&self) -> [u32; 4] {
+        self.constants.router6
+    }
+
+    fn tunnel_ports(&self) -> [u16; MAX_TUNNEL_PORTS] {
+        self.constants.tunnel_ports
+    }
+}
+
+/// How many leading bits two addresses share.
+fn leading_equal(a: &Address, b: &Address) -> u32 {
+    let number = |address: &Address| address.iter().fold(0_u128, |all, word| all << 32 | u128::from(u32::from_be(*word)));
+    (number(a) ^ number(b)).leading_zeros()
+}
+
+/// Runs one entry of the pipeline as the kernel program does: decides, and writes the answer if there is one.
+pub fn run(entry: Entry, packet: &mut Buffer, tables: &HostTables, ifindex: u32) -> Verdict {
+    let verdict = match entry {
+        Entry::FromContainer => pipeline::from_container(packet, tables, ifindex, 0),
+        Entry::ToContainer => pipeline::to_container(packet, tables, ifindex, 0),
+        Entry::FromNetdev => pipeline::from_netdev(packet, tables, 0),
+        Entry::FromHost => pipeline::from_host(packet, tables, 0),
+    };
+    if let Verdict::Answer(what) = verdict {
+        let own_mac = tables.device(ifindex).map(|device| answer::host_mac(device.eth));
+        if let Err(reason) = answer::write(packet, tables, what, own_mac) {
+            return Verdict::Drop(reason);
+        }
+    }
+    verdict
+}
