@@ -6,8 +6,18 @@
 //! that the store does not hold, so a restart goes on where the last server stopped.
 
 mod crds;
+mod daemon_sets;
+mod deployments;
+mod endpoints;
+mod events;
+mod garbage;
+mod kubernetes_service;
 mod namespaces;
 mod node_cidrs;
+mod nodes;
+mod pods;
+mod replica_sets;
+mod scheduler;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,8 +58,15 @@ pub(crate) fn start(
     if !all {
         return;
     }
-    let _ = addresses;
     spawn(tasks, api, stopping, cidrs);
+    spawn(tasks, api, stopping, kubernetes_service::KubernetesService { addresses: addresses.to_vec() });
+    spawn(tasks, api, stopping, deployments::Deployments);
+    spawn(tasks, api, stopping, replica_sets::ReplicaSets);
+    spawn(tasks, api, stopping, daemon_sets::DaemonSets);
+    spawn(tasks, api, stopping, scheduler::Scheduler);
+    spawn(tasks, api, stopping, endpoints::Endpoints);
+    spawn(tasks, api, stopping, garbage::Garbage);
+    spawn(tasks, api, stopping, events::Expiry);
 }
 
 /// Runs the first pass at once, so that what it makes is there when the server answers.

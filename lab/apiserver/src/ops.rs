@@ -21,7 +21,7 @@ use crate::patch::fields::FieldSet;
 use crate::schema::Findings;
 use crate::store::Store;
 
-pub(crate) use delete::{DeleteOptions, Deleted, Propagation};
+pub(crate) use delete::{DeleteOptions, Deleted, FOREGROUND, ORPHAN, Propagation};
 pub(crate) use patch::Patch;
 pub(crate) use read::ListOptions;
 
