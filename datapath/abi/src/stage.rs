@@ -47,6 +47,12 @@ impl Stage {
         Self::Masquerade,
     ];
 
+    /// The stage with this number.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        if (number as usize) < STAGES { Some(Self::ALL[number as usize]) } else { None }
+    }
+
     /// The stage's bit in the slot mask.
     #[must_use]
     pub const fn bit(self) -> u32 {

@@ -16,6 +16,17 @@ macro_rules! pod {
 }
 
 pod!(
-    Bucket, ConntrackKey, ConntrackValue, DeviceValue, DropEvent, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue,
-    Metric, PacketState, PolicyKey, PolicyValue,
+    Bucket,
+    ConntrackKey,
+    ConntrackValue,
+    DeviceValue,
+    DropEvent,
+    EndpointKey,
+    EndpointValue,
+    IpcacheKey,
+    IpcacheValue,
+    Metric,
+    PacketState,
+    PolicyKey,
+    PolicyValue,
 );

@@ -3,11 +3,11 @@
 use std::{cell::Cell, collections::BTreeMap, net::IpAddr, vec::Vec};
 
 use kinesin_abi::{
-    Address, Constants, DeviceValue, Entry, EndpointKey, EndpointValue, FAMILY_V4, FAMILY_V6, IpcacheKey, IpcacheValue,
+    Address, Constants, DeviceValue, EndpointKey, EndpointValue, Entry, FAMILY_V4, FAMILY_V6, IpcacheKey, IpcacheValue,
     MAX_TUNNEL_PORTS,
 };
 
-use crate::{Packet, Tables, Verdict, answer, pipeline};
+use crate::{Outcome, Packet, Tables, Verdict, answer, pipeline};
 
 /// A packet in memory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -140,18 +140,21 @@ impl Tables for HostTables {
 
 /// How many leading bits two addresses share.
 fn leading_equal(a: &Address, b: &Address) -> u32 {
-    let number = |address: &Address| address.iter().fold(0_u128, |all, word| all << 32 | u128::from(u32::from_be(*word)));
+    let number =
+        |address: &Address| address.iter().fold(0_u128, |all, word| all << 32 | u128::from(u32::from_be(*word)));
     (number(a) ^ number(b)).leading_zeros()
 }
 
 /// Runs one entry of the pipeline as the kernel program does: decides, and writes the answer if there is one.
 pub fn run(entry: Entry, packet: &mut Buffer, tables: &HostTables, ifindex: u32) -> Verdict {
-    let verdict = match entry {
-        Entry::FromContainer => pipeline::from_container(packet, tables, ifindex, 0),
-        Entry::ToContainer => pipeline::to_container(packet, tables, ifindex, 0),
-        Entry::FromNetdev => pipeline::from_netdev(packet, tables, 0),
-        Entry::FromHost => pipeline::from_host(packet, tables, 0),
-    };
+    let mut out = Outcome::new();
+    match entry {
+        Entry::FromContainer => pipeline::from_container(packet, tables, &mut out, ifindex, 0),
+        Entry::ToContainer => pipeline::to_container(packet, tables, &mut out, ifindex, 0),
+        Entry::FromNetdev => pipeline::from_netdev(packet, tables, &mut out, 0),
+        Entry::FromHost => pipeline::from_host(packet, tables, &mut out, 0),
+    }
+    let verdict = out.verdict();
     if let Verdict::Answer(what) = verdict {
         let own_mac = tables.device(ifindex).map(|device| answer::host_mac(device.eth));
         if let Err(reason) = answer::write(packet, tables, what, own_mac) {

@@ -7,6 +7,7 @@
 //! Reading order: [`packet`] (access to bytes), [`tables`], [`ip`] (headers), [`pipeline`] (decisions), [`answer`]
 //! (packets that are sent back).
 #![cfg_attr(not(feature = "host"), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod answer;
 pub mod checksum;
@@ -23,7 +24,7 @@ pub mod samples;
 
 pub use packet::{Packet, View, ViewMut};
 pub use tables::Tables;
-pub use verdict::{Answer, IcmpError, Peer, Verdict};
+pub use verdict::{Answer, IcmpError, Kind, Outcome, Peer, Verdict};
 
 /// Length of an Ethernet header in bytes.
 pub const ETH_LEN: usize = 14;

@@ -145,9 +145,7 @@ impl<const N: usize> View<'_, N> {
     pub fn words4<const O: usize>(&self) -> [u32; 4] {
         const { assert!(O + 16 <= N) };
         // SAFETY: the view was checked for N bytes and the assertion keeps the accesses inside them.
-        unsafe {
-            [read(self.0.add(O)), read(self.0.add(O + 4)), read(self.0.add(O + 8)), read(self.0.add(O + 12))]
-        }
+        unsafe { [read(self.0.add(O)), read(self.0.add(O + 4)), read(self.0.add(O + 8)), read(self.0.add(O + 12))] }
     }
 }
 

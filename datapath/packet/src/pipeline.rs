@@ -11,36 +11,23 @@ use crate::{
     ip::{self, Fragment, Header, Ip, V4, V6, ethertype, protocol},
     packet::Packet,
     tables::Tables,
-    verdict::{Answer, IcmpError, Peer, Verdict},
+    verdict::{Kind, Outcome, Peer, Stop},
 };
 
-/// A step that either goes on or ends the pipeline.
-type Step<T = ()> = Result<T, Verdict>;
-
-/// Ends in a drop.
-#[inline(always)]
-fn drop_for(reason: DropReason) -> Verdict {
-    Verdict::Drop(reason)
-}
+/// A step that either goes on or has ended the pipeline.
+type Step<T = ()> = Result<T, Stop>;
 
 /// Hands the packet to a slot program if the stage's slot is filled and not yet passed.
 #[inline(always)]
-fn slot(tables: &impl Tables, start: u8, stage: Stage) -> Step {
+fn slot(tables: &impl Tables, out: &mut Outcome, start: u8, stage: Stage) -> Step {
     if tables.slot_mask() & stage.bit() != 0 && start <= stage as u8 {
-        return Err(Verdict::Slot(stage));
+        return Err(out.stop(Kind::Slot, stage as u32));
     }
     Ok(())
 }
 
 #[inline(always)]
-fn finish(step: Step<Verdict>) -> Verdict {
-    match step {
-        Ok(verdict) | Err(verdict) => verdict,
-    }
-}
-
-#[inline(always)]
-fn ethertype_of(packet: &mut impl Packet) -> Step<u16> {
+fn ethertype_of(packet: &mut impl Packet, out: &mut Outcome) -> Step<u16> {
     // Most packets have all their headers in the directly accessible part; only the others pay for the call.
     let wanted = ETH_LEN + V6::HEADER_LEN;
     if packet.view::<54>(0).is_none() {
@@ -49,35 +36,40 @@ fn ethertype_of(packet: &mut impl Packet) -> Step<u16> {
     }
     match packet.view::<14>(0) {
         Some(view) => Ok(view.u16::<12>()),
-        None => Err(drop_for(DropReason::InvalidPacket)),
+        None => Err(out.drop(DropReason::InvalidPacket)),
     }
 }
 
 /// A packet out of a pod, on device `ifindex`; `start` is the first stage to run.
 #[inline(always)]
-pub fn from_container(packet: &mut impl Packet, tables: &impl Tables, ifindex: u32, start: u8) -> Verdict {
-    finish(out_of_pod(packet, tables, ifindex, start))
+pub fn from_container(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, ifindex: u32, start: u8) {
+    // Either way the outcome is written.
+    let _ = out_of_pod(packet, tables, out, ifindex, start);
+}
+
+/// The endpoint on a device, once everything about it is in place.
+#[inline(always)]
+fn device_on<'a>(tables: &'a impl Tables, out: &mut Outcome, ifindex: u32) -> Step<&'a DeviceValue> {
+    match tables.device(ifindex) {
+        Some(device) if device.flags & endpoint_flag::READY != 0 => Ok(device),
+        _ => Err(out.drop(DropReason::NoConfiguration)),
+    }
 }
 
 #[inline(always)]
-fn out_of_pod(packet: &mut impl Packet, tables: &impl Tables, ifindex: u32, start: u8) -> Step<Verdict> {
-    let device = tables.device(ifindex).ok_or(drop_for(DropReason::NoConfiguration))?;
-    if device.flags & endpoint_flag::READY == 0 {
-        return Err(drop_for(DropReason::NoConfiguration));
-    }
-    match ethertype_of(packet)? {
+fn out_of_pod(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, ifindex: u32, start: u8) -> Step {
+    let device = device_on(tables, out, ifindex)?;
+    match ethertype_of(packet, out)? {
         ethertype::IPV4 if tables.features() & V4::FEATURE != 0 => {
             let own = [device.addr4, 0, 0, 0];
-            out_of_pod_ip::<V4>(packet, tables, device, own, start)
+            out_of_pod_ip::<V4>(packet, tables, out, device, own, start)
         }
         ethertype::IPV6 if tables.features() & V6::FEATURE != 0 => {
-            if let Some(verdict) = neighbour_discovery(packet, device) {
-                return Ok(verdict);
-            }
-            out_of_pod_ip::<V6>(packet, tables, device, device.addr6, start)
+            neighbour_discovery(packet, out, device)?;
+            out_of_pod_ip::<V6>(packet, tables, out, device, device.addr6, start)
         }
-        ethertype::ARP => Ok(arp(packet, device)),
-        _ => Err(drop_for(DropReason::UnsupportedProtocol)),
+        ethertype::ARP => Err(arp(packet, out, device)),
+        _ => Err(out.drop(DropReason::UnsupportedProtocol)),
     }
 }
 
@@ -85,64 +77,63 @@ fn out_of_pod(packet: &mut impl Packet, tables: &impl Tables, ifindex: u32, star
 fn out_of_pod_ip<I: Ip>(
     packet: &mut impl Packet,
     tables: &impl Tables,
+    out: &mut Outcome,
     device: &DeviceValue,
     own: [u32; 4],
     start: u8,
-) -> Step<Verdict> {
-    let header = I::parse(packet).map_err(drop_for)?;
+) -> Step {
+    let header = match I::parse(packet) {
+        Ok(header) => header,
+        Err(reason) => return Err(out.drop(reason)),
+    };
     if header.src != own || own == [0; 4] {
-        return Err(drop_for(DropReason::InvalidSource));
+        return Err(out.drop(DropReason::InvalidSource));
     }
     if I::is_multicast(&header.dst) {
-        return Err(drop_for(DropReason::Multicast));
+        return Err(out.drop(DropReason::Multicast));
     }
-    keep_from_tunnels::<I>(packet, tables, &header)?;
-    slot(tables, start, Stage::Lb)?;
-    slot(tables, start, Stage::EgressPolicy)?;
-    slot(tables, start, Stage::Route)?;
+    keep_from_tunnels::<I>(packet, tables, out, &header)?;
+    slot(tables, out, start, Stage::Lb)?;
+    slot(tables, out, start, Stage::EgressPolicy)?;
+    slot(tables, out, start, Stage::Route)?;
     if let Some(endpoint) = tables.endpoint(&I::endpoint_key(&header.dst)) {
         if endpoint.flags & endpoint_flag::HOST != 0 {
-            return Ok(Verdict::ToStack(Mark::of_identity(device.identity)));
+            return Err(out.stop(Kind::ToStack, Mark::of_identity(device.identity).0));
         }
-        return into_pod::<I>(packet, tables, &header, endpoint, start);
+        return into_pod::<I>(packet, tables, out, &header, endpoint, start);
     }
     let Some(found) = tables.ipcache(&I::ipcache_key(&header.dst)) else {
         // Outside the cluster: the node's stack knows the way, and looks after TTL and MTU.
-        return Ok(Verdict::ToStack(Mark::of_identity(device.identity)));
+        return Err(out.stop(Kind::ToStack, Mark::of_identity(device.identity).0));
     };
     if found.flags & ipcache_flag::LOCAL_CIDR != 0 {
-        return Err(error::<I>(packet, tables, &header, IcmpError::HostUnreachable, DropReason::Unroutable));
+        return Err(error::<I>(packet, tables, out, &header, Kind::HostUnreachable, DropReason::Unroutable));
     }
     if found.carrier != carrier::NATIVE {
-        return Err(drop_for(DropReason::NoTunnel));
+        return Err(out.drop(DropReason::NoTunnel));
     }
     if wire_length(packet, &header) > tables.mtu() as usize {
         if !header.dont_fragment {
             // The stack can fragment; we cannot.
-            return Ok(Verdict::ToStack(Mark::of_identity(device.identity)));
+            return Err(out.stop(Kind::ToStack, Mark::of_identity(device.identity).0));
         }
-        let too_big = IcmpError::TooBig(tables.mtu());
-        return Err(error::<I>(packet, tables, &header, too_big, DropReason::FragmentationNeeded));
+        return Err(error::<I>(packet, tables, out, &header, Kind::TooBig, DropReason::FragmentationNeeded));
     }
-    age::<I>(packet, tables, &header)?;
-    slot(tables, start, Stage::Encrypt)?;
-    Ok(Verdict::Carry(Peer {
-        node: found.node,
-        family: found.node_family,
-        carrier: found.carrier,
-        identity: device.identity,
-    }))
+    age::<I>(packet, tables, out, &header)?;
+    slot(tables, out, start, Stage::Encrypt)?;
+    out.peer = Peer { node: found.node, family: found.node_family, carrier: found.carrier, identity: device.identity };
+    Err(out.stop(Kind::Carry, 0))
 }
 
 /// UDP to a node's tunnel port would let a pod speak with any identity.
 #[inline(always)]
-fn keep_from_tunnels<I: Ip>(packet: &impl Packet, tables: &impl Tables, header: &Header) -> Step {
+fn keep_from_tunnels<I: Ip>(packet: &impl Packet, tables: &impl Tables, out: &mut Outcome, header: &Header) -> Step {
     if header.protocol != protocol::UDP || header.fragment == Fragment::Later {
         return Ok(());
     }
     let Some((_, port)) = ip::ports(packet, header) else {
         // A first fragment that ends before the port (RFC 7112), or no UDP at all.
-        return Err(drop_for(DropReason::TruncatedTransport));
+        return Err(out.drop(DropReason::TruncatedTransport));
     };
     let [a, b, c, d] = tables.tunnel_ports();
     if port == 0 || (port != a && port != b && port != c && port != d) {
@@ -152,7 +143,7 @@ fn keep_from_tunnels<I: Ip>(packet: &impl Packet, tables: &impl Tables, header: 
         tables.endpoint(&I::endpoint_key(&header.dst)).is_some_and(|found| found.flags & endpoint_flag::HOST != 0);
     let other_node =
         tables.ipcache(&I::ipcache_key(&header.dst)).is_some_and(|found| found.flags & ipcache_flag::NODE != 0);
-    if own_node || other_node { Err(drop_for(DropReason::TunnelForbidden)) } else { Ok(()) }
+    if own_node || other_node { Err(out.drop(DropReason::TunnelForbidden)) } else { Ok(()) }
 }
 
 /// Through the last stages into an endpoint of this node.
@@ -160,35 +151,41 @@ fn keep_from_tunnels<I: Ip>(packet: &impl Packet, tables: &impl Tables, header: 
 fn into_pod<I: Ip>(
     packet: &mut impl Packet,
     tables: &impl Tables,
+    out: &mut Outcome,
     header: &Header,
     endpoint: &kinesin_abi::EndpointValue,
     start: u8,
-) -> Step<Verdict> {
+) -> Step {
     if endpoint.flags & endpoint_flag::READY == 0 {
-        return Err(drop_for(DropReason::NoConfiguration));
+        return Err(out.drop(DropReason::NoConfiguration));
     }
     // Slots from here on see the packet as it arrives, so that one that is denied still has its TTL.
-    slot(tables, start, Stage::IngressPolicy)?;
-    slot(tables, start, Stage::Proxy)?;
-    slot(tables, start, Stage::Deliver)?;
-    age::<I>(packet, tables, header)?;
-    address(packet, endpoint.eth)?;
-    Ok(Verdict::Deliver { ifindex: endpoint.ifindex })
+    slot(tables, out, start, Stage::IngressPolicy)?;
+    slot(tables, out, start, Stage::Proxy)?;
+    slot(tables, out, start, Stage::Deliver)?;
+    age::<I>(packet, tables, out, header)?;
+    address(packet, out, endpoint.eth)?;
+    Err(out.stop(Kind::Deliver, endpoint.ifindex))
 }
 
 /// Takes one from the TTL, or answers that it is used up.
 #[inline(always)]
-fn age<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, header: &Header) -> Step {
+fn age<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, header: &Header) -> Step {
     if header.ttl <= 1 {
-        return Err(error::<I>(packet, tables, header, IcmpError::TimeExceeded, DropReason::TtlExceeded));
+        return Err(error::<I>(packet, tables, out, header, Kind::TimeExceeded, DropReason::TtlExceeded));
     }
-    I::decrement_ttl(packet, header.ttl).ok_or(drop_for(DropReason::WriteError))
+    match I::decrement_ttl(packet, header.ttl) {
+        Some(()) => Ok(()),
+        None => Err(out.drop(DropReason::WriteError)),
+    }
 }
 
 /// Writes the first twelve bytes of the Ethernet header.
 #[inline(always)]
-fn address(packet: &mut impl Packet, eth: [u32; 3]) -> Step {
-    let mut view = packet.view_mut::<14>(0).ok_or(drop_for(DropReason::WriteError))?;
+fn address(packet: &mut impl Packet, out: &mut Outcome, eth: [u32; 3]) -> Step {
+    let Some(mut view) = packet.view_mut::<14>(0) else {
+        return Err(out.drop(DropReason::WriteError));
+    };
     view.set_u32::<0>(eth[0]);
     view.set_u32::<4>(eth[1]);
     view.set_u32::<8>(eth[2]);
@@ -217,27 +214,28 @@ fn wire_length(packet: &impl Packet, header: &Header) -> usize {
 fn error<I: Ip>(
     packet: &impl Packet,
     tables: &impl Tables,
+    out: &mut Outcome,
     header: &Header,
-    error: IcmpError,
+    error: Kind,
     reason: DropReason,
-) -> Verdict {
+) -> Stop {
     if header.fragment == Fragment::Later || I::router(tables) == [0; 4] || header.src == [0; 4] {
-        return drop_for(reason);
+        return out.drop(reason);
     }
     if header.protocol == I::ICMP {
         match packet.view::<2>(header.l4) {
             Some(view) if !I::is_icmp_error(view.u8::<0>()) => {}
-            _ => return drop_for(reason),
+            _ => return out.drop(reason),
         }
     }
-    if tables.take_error_token() { Verdict::Answer(Answer::Icmp(error)) } else { drop_for(DropReason::RateLimited) }
+    if tables.take_error_token() { out.stop(error, tables.mtu()) } else { out.drop(DropReason::RateLimited) }
 }
 
 /// Requests for any address but the pod's own are answered, so that a pod needs no neighbour but us.
 #[inline(always)]
-fn arp(packet: &mut impl Packet, device: &DeviceValue) -> Verdict {
+fn arp(packet: &mut impl Packet, out: &mut Outcome, device: &DeviceValue) -> Stop {
     let Some(view) = packet.view::<42>(0) else {
-        return drop_for(DropReason::InvalidPacket);
+        return out.drop(DropReason::InvalidPacket);
     };
     // Ethernet and IPv4, request (RFC 826).
     let is_request = view.u32::<14>() == 0x0001_0800_u32.to_be() && view.u32::<18>() == 0x0604_0001_u32.to_be();
@@ -246,10 +244,10 @@ fn arp(packet: &mut impl Packet, device: &DeviceValue) -> Verdict {
     let target = (view.u16::<38>(), view.u16::<40>());
     let own = halves(device.addr4);
     if is_request && sender == own && target != own && device.addr4 != 0 {
-        Verdict::Answer(Answer::Arp)
+        out.stop(Kind::Arp, 0)
     } else {
         // Gratuitous, probes, replies: nobody else is on this link.
-        drop_for(DropReason::Multicast)
+        out.drop(DropReason::Multicast)
     }
 }
 
@@ -263,124 +261,133 @@ fn halves(word: u32) -> (u16, u16) {
 
 /// Neighbour discovery stays on the pod's link: solicitations are answered, the rest is dropped.
 #[inline(always)]
-fn neighbour_discovery(packet: &mut impl Packet, device: &DeviceValue) -> Option<Verdict> {
-    let view = packet.view::<54>(0)?;
+fn neighbour_discovery(packet: &mut impl Packet, out: &mut Outcome, device: &DeviceValue) -> Step {
+    let Some(view) = packet.view::<54>(0) else {
+        return Ok(());
+    };
     if view.u8::<20>() != protocol::ICMPV6 || view.u8::<21>() != 255 {
-        return None;
+        return Ok(());
     }
     // Hop limit 255 and ICMPv6: perhaps neighbour discovery (RFC 4861 section 7.1.1).
     let source = view.words4::<22>();
     if packet.view::<78>(0).is_none() {
+        // Shorter packets stay as they are.
         packet.pull(78);
     }
-    let Some(view) = packet.view::<78>(0) else {
-        return short_discovery(packet);
+    let Some(kind) = packet.view::<56>(0).map(|view| view.u8::<54>()) else {
+        return Ok(());
     };
-    match view.u8::<54>() {
-        // Solicitation: by its own address; from a link-local or no address it is somebody checking his address.
-        135 if source == device.addr6 && view.words4::<62>() != device.addr6 => {
-            Some(Verdict::Answer(Answer::Neighbour))
+    if !(133..=137).contains(&kind) {
+        return Ok(());
+    }
+    if kind == 135 && source == device.addr6 {
+        // By its own address; from a link-local or no address it is somebody checking his own.
+        if let Some(view) = packet.view::<78>(0) {
+            if view.words4::<62>() != device.addr6 {
+                return Err(out.stop(Kind::Neighbour, 0));
+            }
         }
-        133..=137 => Some(drop_for(DropReason::ForbiddenIcmp6)),
-        _ => None,
     }
-}
-
-/// A router solicitation is shorter than what `neighbour_discovery` wants to see.
-#[inline(always)]
-fn short_discovery(packet: &impl Packet) -> Option<Verdict> {
-    match packet.view::<56>(0)?.u8::<54>() {
-        133..=137 => Some(drop_for(DropReason::ForbiddenIcmp6)),
-        _ => None,
-    }
+    Err(out.drop(DropReason::ForbiddenIcmp6))
 }
 
 /// A packet in from the network.
 #[inline(always)]
-pub fn from_netdev(packet: &mut impl Packet, tables: &impl Tables, start: u8) -> Verdict {
-    finish(match ethertype_of(packet) {
-        Ok(ethertype::IPV4) if tables.features() & V4::FEATURE != 0 => in_from_network::<V4>(packet, tables, start),
-        Ok(ethertype::IPV6) if tables.features() & V6::FEATURE != 0 => in_from_network::<V6>(packet, tables, start),
+pub fn from_netdev(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, start: u8) {
+    // Either way the outcome is written.
+    let _ = match ethertype_of(packet, out) {
+        Ok(ethertype::IPV4) if tables.features() & V4::FEATURE != 0 => {
+            in_from_network::<V4>(packet, tables, out, start)
+        }
+        Ok(ethertype::IPV6) if tables.features() & V6::FEATURE != 0 => {
+            in_from_network::<V6>(packet, tables, out, start)
+        }
         // ARP, LLDP and whatever else the node itself speaks.
-        _ => Ok(Verdict::Pass),
-    })
+        _ => Err(out.stop(Kind::Pass, 0)),
+    };
 }
 
 #[inline(always)]
-fn in_from_network<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, start: u8) -> Step<Verdict> {
+fn in_from_network<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, start: u8) -> Step {
     // What cannot be parsed is not for a pod by any rule of ours; the stack has its own counters for it.
     let Ok(header) = I::parse(packet) else {
-        return Ok(Verdict::Pass);
+        return Err(out.stop(Kind::Pass, 0));
     };
-    slot(tables, start, Stage::RevNat)?;
-    slot(tables, start, Stage::HostFwIn)?;
+    slot(tables, out, start, Stage::RevNat)?;
+    slot(tables, out, start, Stage::HostFwIn)?;
     if let Some(endpoint) = tables.endpoint(&I::endpoint_key(&header.dst)) {
         if endpoint.flags & endpoint_flag::HOST != 0 {
-            return Ok(Verdict::Pass);
+            return Err(out.stop(Kind::Pass, 0));
         }
-        return into_pod::<I>(packet, tables, &header, endpoint, start);
+        return into_pod::<I>(packet, tables, out, &header, endpoint, start);
     }
     match tables.ipcache(&I::ipcache_key(&header.dst)) {
         Some(found) if found.flags & ipcache_flag::LOCAL_CIDR != 0 => {
-            Err(error::<I>(packet, tables, &header, IcmpError::HostUnreachable, DropReason::Unroutable))
+            Err(error::<I>(packet, tables, out, &header, Kind::HostUnreachable, DropReason::Unroutable))
         }
-        _ => Ok(Verdict::Pass),
+        _ => Err(out.stop(Kind::Pass, 0)),
     }
 }
 
 /// A packet of the node's own stack to a pod, on `cilium_host`. The stack has seen to TTL and MTU.
 #[inline(always)]
-pub fn from_host(packet: &mut impl Packet, tables: &impl Tables, start: u8) -> Verdict {
-    finish(match ethertype_of(packet) {
-        Ok(ethertype::IPV4) if tables.features() & V4::FEATURE != 0 => from_stack::<V4>(packet, tables, start),
-        Ok(ethertype::IPV6) if tables.features() & V6::FEATURE != 0 => from_stack::<V6>(packet, tables, start),
-        Ok(_) => Err(drop_for(DropReason::UnsupportedProtocol)),
-        Err(verdict) => Err(verdict),
-    })
+pub fn from_host(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, start: u8) {
+    // Either way the outcome is written.
+    let _ = match ethertype_of(packet, out) {
+        Ok(ethertype::IPV4) if tables.features() & V4::FEATURE != 0 => from_stack::<V4>(packet, tables, out, start),
+        Ok(ethertype::IPV6) if tables.features() & V6::FEATURE != 0 => from_stack::<V6>(packet, tables, out, start),
+        Ok(_) => Err(out.drop(DropReason::UnsupportedProtocol)),
+        Err(stop) => Err(stop),
+    };
 }
 
 #[inline(always)]
-fn from_stack<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, start: u8) -> Step<Verdict> {
-    let header = I::parse(packet).map_err(drop_for)?;
+fn from_stack<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, start: u8) -> Step {
+    let header = match I::parse(packet) {
+        Ok(header) => header,
+        Err(reason) => return Err(out.drop(reason)),
+    };
     if I::is_multicast(&header.dst) {
-        return Err(drop_for(DropReason::Multicast));
+        return Err(out.drop(DropReason::Multicast));
     }
-    slot(tables, start, Stage::HostFwOut)?;
+    slot(tables, out, start, Stage::HostFwOut)?;
     let Some(endpoint) = tables.endpoint(&I::endpoint_key(&header.dst)) else {
-        return Err(drop_for(DropReason::Unroutable));
+        return Err(out.drop(DropReason::Unroutable));
     };
     if endpoint.flags & endpoint_flag::READY == 0 || endpoint.flags & endpoint_flag::HOST != 0 {
-        return Err(drop_for(DropReason::NoConfiguration));
+        return Err(out.drop(DropReason::NoConfiguration));
     }
-    address(packet, endpoint.eth)?;
+    address(packet, out, endpoint.eth)?;
     // Ingress stages run where the packet enters the pod's device, in `to_container`.
-    Ok(Verdict::Deliver { ifindex: endpoint.ifindex })
+    Err(out.stop(Kind::Deliver, endpoint.ifindex))
 }
 
 /// A packet into a pod that did not come by our own redirect.
 #[inline(always)]
-pub fn to_container(packet: &mut impl Packet, tables: &impl Tables, ifindex: u32, start: u8) -> Verdict {
-    finish(in_from_stack(packet, tables, ifindex, start))
+pub fn to_container(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, ifindex: u32, start: u8) {
+    // Either way the outcome is written.
+    let _ = in_from_stack(packet, tables, out, ifindex, start);
 }
 
 #[inline(always)]
-fn in_from_stack(packet: &mut impl Packet, tables: &impl Tables, ifindex: u32, start: u8) -> Step<Verdict> {
-    let device = tables.device(ifindex).ok_or(drop_for(DropReason::NoConfiguration))?;
-    if device.flags & endpoint_flag::READY == 0 {
-        return Err(drop_for(DropReason::NoConfiguration));
-    }
-    let for_pod = match ethertype_of(packet)? {
-        ethertype::IPV4 => V4::parse(packet).map_err(drop_for)?.dst == [device.addr4, 0, 0, 0],
-        ethertype::IPV6 => V6::parse(packet).map_err(drop_for)?.dst == device.addr6,
-        _ => return Err(drop_for(DropReason::UnsupportedProtocol)),
+fn in_from_stack(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, ifindex: u32, start: u8) -> Step {
+    let device = device_on(tables, out, ifindex)?;
+    let parsed = match ethertype_of(packet, out)? {
+        ethertype::IPV4 => V4::parse(packet).map(|header| header.dst == [device.addr4, 0, 0, 0]),
+        ethertype::IPV6 => V6::parse(packet).map(|header| header.dst == device.addr6),
+        _ => Err(DropReason::UnsupportedProtocol),
+    };
+    let for_pod = match parsed {
+        Ok(for_pod) => for_pod,
+        Err(reason) => return Err(out.drop(reason)),
     };
     if !for_pod {
-        return Err(drop_for(DropReason::Unroutable));
+        return Err(out.drop(DropReason::Unroutable));
     }
-    slot(tables, start, Stage::IngressPolicy)?;
-    slot(tables, start, Stage::Proxy)?;
-    slot(tables, start, Stage::Deliver)?;
-    Ok(Verdict::Pass)
+    slot(tables, out, start, Stage::IngressPolicy)?;
+    slot(tables, out, start, Stage::Proxy)?;
+    slot(tables, out, start, Stage::Deliver)?;
+    Err(out.stop(Kind::Pass, 0))
 }
 
 /// Identity of a packet's source where no endpoint says it: from the prefix table, else outside the cluster.

@@ -2,6 +2,99 @@
 
 use kinesin_abi::{Address, DropReason, Mark, Stage};
 
+/// A verdict as the pipeline writes it: every field always has a value.
+///
+/// The pipeline does not return [`Verdict`] itself, because the payload of an enum is undefined where another variant
+/// is meant, the compiler copies it all the same, and the verifier refuses to read what was never written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Which verdict.
+    pub kind: Kind,
+    /// Its number: mark, device index, stage, reason or MTU.
+    pub value: u32,
+    /// For `Carry`.
+    pub peer: Peer,
+}
+
+/// The verdicts without what belongs to them.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// [`Verdict::Pass`].
+    Pass,
+    /// [`Verdict::ToStack`].
+    ToStack,
+    /// [`Verdict::Deliver`].
+    Deliver,
+    /// [`Verdict::Carry`].
+    Carry,
+    /// [`Answer::Arp`].
+    Arp,
+    /// [`Answer::Neighbour`].
+    Neighbour,
+    /// [`IcmpError::TimeExceeded`].
+    TimeExceeded,
+    /// [`IcmpError::HostUnreachable`].
+    HostUnreachable,
+    /// [`IcmpError::TooBig`].
+    TooBig,
+    /// [`Verdict::Slot`].
+    Slot,
+    /// [`Verdict::Drop`].
+    Drop,
+}
+
+/// The pipeline has written its outcome and ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop;
+
+impl Outcome {
+    /// The outcome before anything was decided.
+    #[inline(always)]
+    #[must_use]
+    pub fn new() -> Self {
+        Self { kind: Kind::Pass, value: 0, peer: Peer { node: [0; 4], family: 0, carrier: 0, identity: 0 } }
+    }
+
+    /// Ends with a verdict.
+    #[inline(always)]
+    pub fn stop(&mut self, kind: Kind, value: u32) -> Stop {
+        self.kind = kind;
+        self.value = value;
+        Stop
+    }
+
+    /// Ends with a drop.
+    #[inline(always)]
+    pub fn drop(&mut self, reason: DropReason) -> Stop {
+        self.stop(Kind::Drop, reason as u32)
+    }
+
+    /// The outcome in words.
+    pub fn verdict(&self) -> Verdict {
+        match self.kind {
+            Kind::Pass => Verdict::Pass,
+            Kind::ToStack => Verdict::ToStack(Mark(self.value)),
+            Kind::Deliver => Verdict::Deliver { ifindex: self.value },
+            Kind::Carry => Verdict::Carry(self.peer),
+            Kind::Arp => Verdict::Answer(Answer::Arp),
+            Kind::Neighbour => Verdict::Answer(Answer::Neighbour),
+            Kind::TimeExceeded => Verdict::Answer(Answer::Icmp(IcmpError::TimeExceeded)),
+            Kind::HostUnreachable => Verdict::Answer(Answer::Icmp(IcmpError::HostUnreachable)),
+            Kind::TooBig => Verdict::Answer(Answer::Icmp(IcmpError::TooBig(self.value))),
+            Kind::Slot => Verdict::Slot(Stage::from_number(self.value).unwrap_or(Stage::Lb)),
+            // Lossless: `drop` wrote a reason.
+            Kind::Drop => Verdict::Drop(DropReason::from_number(self.value as u8).unwrap_or(DropReason::Slot)),
+        }
+    }
+}
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// What shall become of a packet.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

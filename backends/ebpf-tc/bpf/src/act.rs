@@ -1,0 +1,174 @@
+//! Turns a verdict into what the hook understands.
+
+use aya_ebpf::{
+    bindings::{bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
+    helpers::{bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
+};
+use kinesin_abi::{Direction, DropEvent, DropReason, Entry, FAMILY_V4, metric_index};
+use kinesin_packet::{
+    Answer, IcmpError, Kind, Outcome, Packet, Peer, Tables as _, answer,
+    ip::{self, Ip, V4, V6, ethertype},
+};
+
+use crate::{
+    maps::{KIN_EVENTS, KIN_METRICS, KIN_SLOTS, KIN_UPLINK, KernelTables},
+    packet::TcPacket,
+    state,
+};
+
+/// `TC_ACT_UNSPEC`: whoever is attached after us goes on; with nobody there the packet passes.
+const NEXT: i32 = -1;
+/// `TC_ACT_SHOT`.
+const SHOT: i32 = 2;
+/// Address families as the kernel numbers them.
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+
+/// Carries out a verdict; the answer is the hook's return code.
+#[inline(always)]
+pub fn act(packet: &mut TcPacket, entry: Entry, out: &Outcome) -> i32 {
+    match out.kind {
+        Kind::Pass => NEXT,
+        Kind::ToStack => {
+            packet.ctx.set_mark(out.value);
+            NEXT
+        }
+        Kind::Deliver => deliver(entry, out.value),
+        Kind::Carry => carry(packet, entry, &out.peer),
+        Kind::Arp => reply(packet, entry, Answer::Arp),
+        Kind::Neighbour => reply(packet, entry, Answer::Neighbour),
+        Kind::TimeExceeded => reply(packet, entry, Answer::Icmp(IcmpError::TimeExceeded)),
+        Kind::HostUnreachable => reply(packet, entry, Answer::Icmp(IcmpError::HostUnreachable)),
+        Kind::TooBig => reply(packet, entry, Answer::Icmp(IcmpError::TooBig(out.value))),
+        Kind::Slot => {
+            if state::save(packet, entry, out.value as u8) {
+                // SAFETY: nothing here needs to be dropped; the call returns only when the slot is empty.
+                unsafe { KIN_SLOTS.tail_call(&packet.ctx, out.value) };
+            }
+            drop(packet, entry, DropReason::MissedTailCall as u32)
+        }
+        Kind::Drop => drop(packet, entry, out.value),
+    }
+}
+
+/// Turns the packet into an answer and sends it back.
+#[inline(always)]
+fn reply(packet: &mut TcPacket, entry: Entry, what: Answer) -> i32 {
+    let ifindex = packet.ifindex();
+    let own_mac = KernelTables.device(ifindex).map(|device| answer::host_mac(device.eth));
+    match answer::write(packet, &KernelTables, what, own_mac) {
+        Ok(()) => send_back(entry, ifindex),
+        Err(reason) => drop(packet, entry, reason as u32),
+    }
+}
+
+/// Into a pod: at an ingress hook straight to the other end of the pair, at the egress hook of `cilium_host` to the
+/// host end, whose own program then judges the packet.
+#[inline(always)]
+fn deliver(entry: Entry, ifindex: u32) -> i32 {
+    // SAFETY: the helpers take numbers only.
+    let code = match entry {
+        Entry::FromContainer | Entry::FromNetdev => unsafe { bpf_redirect_peer(ifindex, 0) },
+        Entry::FromHost | Entry::ToContainer => unsafe { bpf_redirect(ifindex, 0) },
+    };
+    code as i32
+}
+
+/// Back to where the packet came from.
+#[inline(always)]
+fn send_back(entry: Entry, ifindex: u32) -> i32 {
+    // SAFETY: the helpers take numbers only.
+    let code = match entry {
+        // The peer of the host end is the pod: no program of the host end needs to see the answer.
+        Entry::FromContainer => unsafe { bpf_redirect_peer(ifindex, 0) },
+        _ => unsafe { bpf_redirect(ifindex, 0) },
+    };
+    code as i32
+}
+
+/// Out of the uplink to the next node; the kernel resolves its address on the link.
+#[inline(always)]
+fn carry(packet: &TcPacket, entry: Entry, peer: &Peer) -> i32 {
+    let uplink = KIN_UPLINK.load();
+    if uplink == 0 {
+        return drop(packet, entry, DropReason::FibFailed as u32);
+    }
+    let mut next_hop = bpf_redir_neigh {
+        nh_family: if peer.family == FAMILY_V4 { AF_INET } else { AF_INET6 },
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: peer.node },
+    };
+    // SAFETY: the pointer is to a live local of the stated size.
+    let code = unsafe { bpf_redirect_neigh(uplink, &raw mut next_hop, size_of::<bpf_redir_neigh>() as i32, 0) };
+    code as i32
+}
+
+/// Counts and reports a drop. Not inlined: a program has many places that drop.
+#[inline(never)]
+pub fn drop(packet: &TcPacket, entry: Entry, reason: u32) -> i32 {
+    let direction = match entry {
+        Entry::FromContainer => Direction::Egress,
+        _ => Direction::Ingress,
+    };
+    // Lossless: reasons are bytes.
+    let reason = reason as u8;
+    let length = packet.len() as u64;
+    if let Some(metric) = KIN_METRICS.get_ptr_mut(metric_index(reason, direction)) {
+        // SAFETY: the entry is this CPU's own, and a program is not moved to another CPU while it runs.
+        let metric = unsafe { &mut *metric };
+        metric.packets += 1;
+        metric.bytes += length;
+    }
+    report(packet, entry, reason);
+    SHOT
+}
+
+/// Sends an event; a full ring loses it, and the counter does not.
+#[inline(always)]
+fn report(packet: &TcPacket, entry: Entry, reason: u8) {
+    let Some(mut slot) = KIN_EVENTS.reserve_untyped::<DropEvent>(0) else {
+        return;
+    };
+    // SAFETY: the helper has no precondition.
+    let time = unsafe { bpf_ktime_get_ns() };
+    let ifindex = packet.ifindex();
+    let device = KernelTables.device(ifindex);
+    let mut event = DropEvent {
+        time,
+        kind: 1,
+        reason,
+        observation: entry as u8,
+        ifindex,
+        endpoint: device.map_or(0, |found| found.id),
+        length: packet.len() as u32,
+        ..DropEvent::default()
+    };
+    if let (Entry::FromContainer, Some(found)) = (entry, device) {
+        event.source_identity = found.identity;
+    }
+    if let Some(view) = packet.view::<14>(0) {
+        match view.u16::<12>() {
+            ethertype::IPV4 => describe::<V4>(packet, &mut event),
+            ethertype::IPV6 => describe::<V6>(packet, &mut event),
+            _ => {}
+        }
+    }
+    slot.write(event);
+    slot.submit(0);
+}
+
+#[inline(always)]
+fn describe<I: Ip>(packet: &TcPacket, event: &mut DropEvent) {
+    let Ok(header) = I::parse(packet) else {
+        return;
+    };
+    event.family = I::FAMILY;
+    event.protocol = header.protocol;
+    event.saddr = header.src;
+    event.daddr = header.dst;
+    if header.protocol == ip::protocol::TCP || header.protocol == ip::protocol::UDP {
+        if let Some((source, destination)) = ip::ports(packet, &header) {
+            event.sport_be = source;
+            event.dport_be = destination;
+        }
+    }
+}

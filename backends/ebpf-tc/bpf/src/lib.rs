@@ -1,0 +1,104 @@
+//! The kernel programs of the eBPF chassis: entry points and continuations.
+//!
+//! An entry point reads what it needs of the context, calls the pipeline in `kinesin-packet` and acts on the verdict.
+//! Every program has the expected attach type 0 (section `classifier`), because programs that share a program array
+//! must agree in it. Kernel: 5.10 for `bpf_redirect_peer` and `bpf_redirect_neigh`.
+#![no_std]
+#![cfg_attr(target_arch = "bpf", no_main)]
+
+mod act;
+mod maps;
+mod packet;
+mod state;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use kinesin_abi::{DropReason, Entry};
+use kinesin_packet::{Kind, Outcome, pipeline};
+
+use crate::{maps::KernelTables, packet::TcPacket};
+
+/// tc ingress of a host end: a packet out of a pod.
+#[classifier]
+pub fn from_container(ctx: TcContext) -> i32 {
+    run(ctx, Entry::FromContainer, 0)
+}
+
+/// tc egress of a host end: a packet into a pod that did not come by our own redirect.
+#[classifier]
+pub fn to_container(ctx: TcContext) -> i32 {
+    run(ctx, Entry::ToContainer, 0)
+}
+
+/// tc ingress of an uplink: a packet in from the network.
+#[classifier]
+pub fn from_netdev(ctx: TcContext) -> i32 {
+    run(ctx, Entry::FromNetdev, 0)
+}
+
+/// tc egress of `cilium_host`: a packet of the node's own stack to a pod.
+#[classifier]
+pub fn from_host(ctx: TcContext) -> i32 {
+    run(ctx, Entry::FromHost, 0)
+}
+
+/// Continuation `Next`: goes on with the stage after the slot's.
+#[classifier]
+pub fn cont_next(ctx: TcContext) -> i32 {
+    match state::resume() {
+        Some((Entry::FromContainer, stage)) => run(ctx, Entry::FromContainer, stage),
+        Some((Entry::ToContainer, stage)) => run(ctx, Entry::ToContainer, stage),
+        Some((Entry::FromNetdev, stage)) => run(ctx, Entry::FromNetdev, stage),
+        Some((Entry::FromHost, stage)) => run(ctx, Entry::FromHost, stage),
+        None => act::drop(&TcPacket::new(ctx), Entry::FromNetdev, DropReason::MissedTailCall as u32),
+    }
+}
+
+/// Continuation `Deliver`: to the device that the slot program chose.
+#[classifier]
+pub fn cont_deliver(ctx: TcContext) -> i32 {
+    let mut packet = TcPacket::new(ctx);
+    match state::chosen() {
+        Some((entry, ifindex)) => {
+            let mut out = Outcome::new();
+            out.stop(Kind::Deliver, ifindex);
+            act::act(&mut packet, entry, &out)
+        }
+        None => act::drop(&packet, Entry::FromNetdev, DropReason::MissedTailCall as u32),
+    }
+}
+
+/// Continuation `Drop`: for the reason that the slot program named.
+#[classifier]
+pub fn cont_drop(ctx: TcContext) -> i32 {
+    let packet = TcPacket::new(ctx);
+    let (entry, number) = state::reason().unwrap_or((Entry::FromNetdev, 0));
+    let number = if number == 0 { DropReason::Slot as u8 } else { number };
+    act::drop(&packet, entry, u32::from(number))
+}
+
+/// Runs the pipeline of `entry` from stage `start` on.
+#[inline(always)]
+fn run(ctx: TcContext, entry: Entry, start: u8) -> i32 {
+    let mut packet = TcPacket::new(ctx);
+    let ifindex = packet.ifindex();
+    let mut out = Outcome::new();
+    match entry {
+        Entry::FromContainer => pipeline::from_container(&mut packet, &KernelTables, &mut out, ifindex, start),
+        Entry::ToContainer => pipeline::to_container(&mut packet, &KernelTables, &mut out, ifindex, start),
+        Entry::FromNetdev => pipeline::from_netdev(&mut packet, &KernelTables, &mut out, start),
+        Entry::FromHost => pipeline::from_host(&mut packet, &KernelTables, &mut out, start),
+    }
+    act::act(&mut packet, entry, &out)
+}
+
+/// Some licences keep a program from using helpers; the kernel reads this section.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
+
+/// A tripwire: any path that can panic makes the verifier refuse the program.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

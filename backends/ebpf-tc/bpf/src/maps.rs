@@ -1,0 +1,123 @@
+//! Maps and load-time constants, and the tables that the pipeline sees.
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
+    helpers::bpf_ktime_get_ns,
+    macros::btf_map,
+};
+use kinesin_abi::{
+    Bucket, DeviceValue, ERRORS_PER_SECOND, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue, MAX_TUNNEL_PORTS,
+    Metric, PacketState, STAGES, map,
+};
+use kinesin_packet::Tables;
+
+/// `BPF_F_NO_PREALLOC`: memory is taken as entries come.
+const NO_PREALLOC: usize = 1;
+
+#[btf_map]
+static KIN_DEVICES: HashMap<u32, DeviceValue, { map::DEVICES_SIZE }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static KIN_ENDPOINTS: HashMap<EndpointKey, EndpointValue, { map::ENDPOINTS_SIZE }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static KIN_IPCACHE: LpmTrie<IpcacheKey, IpcacheValue, { map::IPCACHE_SIZE }> = LpmTrie::new();
+#[btf_map]
+pub static KIN_METRICS: PerCpuArray<Metric, { map::METRICS_SIZE }> = PerCpuArray::new();
+#[btf_map]
+pub static KIN_EVENTS: RingBuf<(), { map::EVENTS_SIZE }> = RingBuf::new();
+#[btf_map]
+pub static KIN_STATE: PerCpuArray<PacketState, 1> = PerCpuArray::new();
+#[btf_map]
+static KIN_BUCKET: PerCpuArray<Bucket, 1> = PerCpuArray::new();
+#[btf_map]
+pub static KIN_SLOTS: ProgramArray<STAGES> = ProgramArray::new();
+#[btf_map]
+pub static KIN_CONT: ProgramArray<3> = ProgramArray::new();
+
+#[unsafe(no_mangle)]
+static KIN_FEATURES: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static KIN_SLOT_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static KIN_UPLINK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static KIN_MTU: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static KIN_ROUTER4: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static KIN_ROUTER6: Global<[u32; 4]> = Global::new([0; 4]);
+#[unsafe(no_mangle)]
+static KIN_TUNNEL_PORTS: Global<[u16; MAX_TUNNEL_PORTS]> = Global::new([0; MAX_TUNNEL_PORTS]);
+
+/// The maps and constants of this object file.
+pub struct KernelTables;
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn device(&self, ifindex: u32) -> Option<&DeviceValue> {
+        // SAFETY: an entry is replaced as a whole and freed only after programs that see it have ended (RCU).
+        unsafe { KIN_DEVICES.get(ifindex) }
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointValue> {
+        // SAFETY: as for `device`.
+        unsafe { KIN_ENDPOINTS.get(key) }
+    }
+
+    #[inline(always)]
+    fn ipcache(&self, key: &IpcacheKey) -> Option<&IpcacheValue> {
+        // 32 bits of family, 128 of address.
+        KIN_IPCACHE.get(&Key::new(160, *key))
+    }
+
+    #[inline(always)]
+    fn take_error_token(&self) -> bool {
+        let Some(bucket) = KIN_BUCKET.get_ptr_mut(0) else {
+            return false;
+        };
+        // SAFETY: the entry is this CPU's own, and a program is not moved to another CPU while it runs.
+        let bucket = unsafe { &mut *bucket };
+        // SAFETY: the helper has no precondition.
+        let now = unsafe { bpf_ktime_get_ns() };
+        if now.wrapping_sub(bucket.refilled) > 1_000_000_000 {
+            bucket.refilled = now;
+            bucket.tokens = ERRORS_PER_SECOND;
+        }
+        if bucket.tokens == 0 {
+            return false;
+        }
+        bucket.tokens -= 1;
+        true
+    }
+
+    #[inline(always)]
+    fn features(&self) -> u32 {
+        KIN_FEATURES.load()
+    }
+
+    #[inline(always)]
+    fn slot_mask(&self) -> u32 {
+        KIN_SLOT_MASK.load()
+    }
+
+    #[inline(always)]
+    fn mtu(&self) -> u32 {
+        KIN_MTU.load()
+    }
+
+    #[inline(always)]
+    fn router4(&self) -> u32 {
+        KIN_ROUTER4.load()
+    }
+
+    #[inline(always)]
+    fn router6(&self) -> [u32; 4] {
+        KIN_ROUTER6.load()
+    }
+
+    #[inline(always)]
+    fn tunnel_ports(&self) -> [u16; MAX_TUNNEL_PORTS] {
+        KIN_TUNNEL_PORTS.load()
+    }
+}
