@@ -1,0 +1,205 @@
+//! Attaches programs to devices so that they outlive the agent, and replaces them in place.
+//!
+//! With tcx (kernel 6.6) an attachment is a link, pinned, and updated atomically by the next agent. Without it, it is a
+//! filter on a clsact qdisc, replaced by its handle. Both keep packets flowing during a replacement.
+
+use std::{io, mem, path::Path};
+
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    links::{FdLink, LinkError, PinnedLink},
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+};
+use nix::errno::Errno;
+
+use crate::{LoaderError, pins};
+
+/// Priority and handle of our filters (reference 6.2).
+const PRIORITY: u16 = 1;
+
+/// How programs are attached to tc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcMode {
+    /// By links. Kernel: 6.6.
+    Tcx,
+    /// By filters on a clsact qdisc.
+    Clsact,
+}
+
+/// Which packets of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Received by the device.
+    Ingress,
+    /// Sent by the device.
+    Egress,
+}
+
+/// A place to attach to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attachment {
+    /// Name of the device.
+    pub device: String,
+    /// Its index, which tells a new device of the same name from an old one.
+    pub ifindex: u32,
+    /// Which packets.
+    pub direction: Direction,
+}
+
+impl Direction {
+    fn attach_type(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+impl Attachment {
+    /// Name of the link's pin. Dots are not allowed on bpffs, and device names may have them.
+    #[must_use]
+    pub fn pin_name(&self) -> String {
+        format!("{}-{}-{}", self.device.replace('.', "_"), self.ifindex, self.direction.name())
+    }
+
+    /// The device index in a pin's name, if it is one of ours.
+    #[must_use]
+    pub fn ifindex_of_pin(name: &str) -> Option<u32> {
+        let (rest, direction) = name.rsplit_once('-')?;
+        if direction != "ingress" && direction != "egress" {
+            return None;
+        }
+        rest.rsplit_once('-')?.1.parse().ok()
+    }
+
+    fn failed(&self, source: ProgramError) -> LoaderError {
+        LoaderError::Program { action: format!("attach to {} of {:?}", self.direction.name(), self.device), source }
+    }
+}
+
+/// Attaches `program`, or puts it in the place of what an earlier generation attached there. Links are pinned in `links`.
+///
+/// # Errors
+/// `Program` when the device is gone or the kernel refuses; `Pin` when the link cannot be pinned.
+pub fn attach(
+    program: &mut SchedClassifier,
+    place: &Attachment,
+    mode: TcMode,
+    links: &Path,
+) -> Result<(), LoaderError> {
+    match mode {
+        TcMode::Tcx => attach_tcx(program, place, links),
+        TcMode::Clsact => attach_clsact(program, place),
+    }
+}
+
+/// Takes a program off; a device or program that is gone already is fine.
+///
+/// # Errors
+/// `Pin` when the link's pin cannot be removed; `Program` when a filter cannot.
+pub fn detach(place: &Attachment, mode: TcMode, links: &Path) -> Result<(), LoaderError> {
+    match mode {
+        TcMode::Tcx => pins::remove_pin(&links.join(place.pin_name())),
+        TcMode::Clsact => {
+            let link = SchedClassifierLink::attached(
+                &place.device,
+                place.direction.attach_type(),
+                PRIORITY,
+                TcHandle::new(0, 1),
+                None,
+            );
+            // The link detaches as it is dropped; a device that is gone has taken its filters along.
+            drop(link);
+            Ok(())
+        }
+    }
+}
+
+fn attach_tcx(program: &mut SchedClassifier, place: &Attachment, links: &Path) -> Result<(), LoaderError> {
+    let pin = links.join(place.pin_name());
+    if pin.exists() {
+        match replace_pinned(program, &pin) {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                // The device went away and took the link with it; the pin holds an empty shell.
+                tracing::debug!(pin = %pin.display(), %error, "pinned link is dead, attaching anew");
+                pins::remove_pin(&pin)?;
+            }
+        }
+    }
+    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let id = program
+        .attach_with_options(&place.device, place.direction.attach_type(), options)
+        .map_err(|source| place.failed(source))?;
+    let link = program.take_link(id).map_err(|source| place.failed(source))?;
+    let unpinned = |error: &dyn std::error::Error| LoaderError::Pin {
+        action: "pin link",
+        path: pin.clone(),
+        source: io::Error::other(error.to_string()),
+    };
+    let link: FdLink = link.try_into().map_err(|error: LinkError| unpinned(&error))?;
+    // The pin keeps the link alive; the descriptor is closed with the value.
+    link.pin(&pin).map(drop).map_err(|error| unpinned(&error))
+}
+
+fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let link = FdLink::from(PinnedLink::from_pin(pin)?);
+    let id = program.attach_to_link(link.try_into()?)?;
+    // Closes the descriptor; the pin keeps the link.
+    drop(program.take_link(id)?);
+    Ok(())
+}
+
+fn attach_clsact(program: &mut SchedClassifier, place: &Attachment) -> Result<(), LoaderError> {
+    let direction = place.direction.attach_type();
+    if let Err(error) = tc::qdisc_add_clsact(&place.device) {
+        if !is_existing(&ProgramError::from(error)) {
+            tracing::debug!(device = place.device, "clsact is there already or cannot be added; the filter will tell");
+        }
+    }
+    let options = NlOptions { priority: PRIORITY, handle: TcHandle::new(0, 1), ..NlOptions::default() };
+    let attached = match program.attach_with_options(&place.device, direction, TcAttachOptions::Netlink(options)) {
+        Err(error) if is_existing(&error) => {
+            let old = SchedClassifierLink::attached(&place.device, direction, PRIORITY, TcHandle::new(0, 1), None);
+            old.map_err(|error| ProgramError::from(TcError::IoError(error))).and_then(|old| program.attach_to_link(old))
+        }
+        other => other,
+    };
+    let link = attached.and_then(|id| program.take_link(id)).map_err(|source| place.failed(source))?;
+    // Dropping the link would detach the filter, which shall stay while the agent is away.
+    mem::forget(link);
+    Ok(())
+}
+
+fn is_existing(error: &ProgramError) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(found) = cause {
+        if let Some(found) = found.downcast_ref::<io::Error>() {
+            return found.raw_os_error() == Some(Errno::EEXIST as i32);
+        }
+        cause = found.source();
+    }
+    error.to_string().contains("exists")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pin_name_carries_the_index_and_no_dot() {
+        let place = Attachment { device: "eth0.100".to_owned(), ifindex: 7, direction: Direction::Egress };
+        assert_eq!(place.pin_name(), "eth0_100-7-egress");
+        assert_eq!(Attachment::ifindex_of_pin(&place.pin_name()), Some(7));
+        for other in ["", "cgroup", "a-b-c", "eth0-ingress", "eth0-x-ingress"] {
+            assert_eq!(Attachment::ifindex_of_pin(other), None, "{other}");
+        }
+    }
+}
