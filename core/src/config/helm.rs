@@ -46,7 +46,7 @@ pub fn to_config_map(values: &str) -> Result<BTreeMap<String, String>, ConfigErr
         return Err(ConfigError { problems });
     }
     let mut map: BTreeMap<String, String> = keys::all()
-        .filter(|key| !key.default.is_empty() && !key.helm.is_empty() && key.class != Class::NotBuilt(&[]))
+        .filter(|key| key.class == Class::Ours && !key.default.is_empty() && !key.helm.is_empty())
         .map(|key| (key.key.to_owned(), key.default.to_owned()))
         .collect();
     let names_backend = |key: &str| written.iter().any(|found| found.key == key);
@@ -65,6 +65,11 @@ pub fn to_config_map(values: &str) -> Result<BTreeMap<String, String>, ConfigErr
         map.retain(|key, _| set || key != "auto-direct-node-routes");
     }
     let mode = map.get("ipam").cloned().unwrap_or_default();
+    for key in keys::all().filter(|key| matches!(key.class, Class::Backend(owner) if owner == mode.replace('-', "_"))) {
+        if !key.default.is_empty() && !key.helm.is_empty() {
+            map.entry(key.key.to_owned()).or_insert_with(|| key.default.to_owned());
+        }
+    }
     let ipv6 = map.get("enable-ipv6").is_some_and(|value| value == "true");
     map.retain(|key, _| match key.as_str() {
         "cluster-pool-ipv4-cidr" | "cluster-pool-ipv4-mask-size" => mode == "cluster-pool",
@@ -128,6 +133,7 @@ impl Walk<'_> {
         }
         if let Some(key) = keys::find_helm(path) {
             return match text_of(key, value) {
+                Ok(text) if key.is_chart_only() => self.chart_only(key, text.trim()),
                 Ok(text) => self.keep(key.key, &text, path),
                 Err(reason) => self.invalid(path, value, &reason),
             };
@@ -149,6 +155,23 @@ impl Walk<'_> {
                 key: path.to_owned(),
                 remedy: keys::nearest_helm(path),
             }),
+        }
+    }
+
+    /// A switch that no ConfigMap carries: whoever reads the file must refuse it.
+    fn chart_only(&mut self, key: &'static Key, value: &str) {
+        let checked = if value.is_empty() { return } else { key.kind.check(value) };
+        let origin = self.origin.to_owned();
+        match checked {
+            Ok(value) if key.accepts_unbuilt(&value) => {}
+            Ok(value) => {
+                let (feature, remedy) = (key.doc, key.remedy());
+                self.problems.push(Problem::NotBuilt { origin, key: key.key, value, feature, remedy });
+            }
+            Err(reason) => {
+                let (key, value) = (key.key.to_owned(), value.to_owned());
+                self.problems.push(Problem::Invalid { origin, key, value, reason });
+            }
         }
     }
 
@@ -272,3 +295,6 @@ fn scalar(value: &Value) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

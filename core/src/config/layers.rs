@@ -103,7 +103,7 @@ fn merged(figment: &Figment, problems: &mut Vec<Problem>) -> BTreeMap<String, Wr
         Map::new()
     });
     let mut written = BTreeMap::new();
-    for (key, value) in data.into_iter().flat_map(|(_, dict)| dict) {
+    for (key, value) in data.into_values().flatten() {
         let origin = figment
             .get_metadata(value.tag())
             .map_or_else(String::new, |metadata| metadata.interpolate(&Profile::Default, &[&key]));

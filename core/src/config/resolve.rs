@@ -61,10 +61,10 @@ impl Checked {
                 return;
             }
         };
-        if let Class::NotBuilt(also) = key.class {
+        if let Class::NotBuilt(_) = key.class {
             if !key.accepts_unbuilt(&value) {
-                let remedy = remedy(key, also);
-                let Written { value, origin, .. } = written;
+                let remedy = key.remedy();
+                let Written { origin, .. } = written;
                 self.problems.push(Problem::NotBuilt { origin, key: key.key, value, feature: key.doc, remedy });
                 return;
             }
@@ -175,7 +175,8 @@ impl Checked {
                 continue;
             };
             let chosen = selection.iter().any(|(_, name)| name == owner);
-            if !chosen && !(!found.default.is_empty() && found.kind.same(&written.value, found.default)) {
+            let is_default = !found.default.is_empty() && found.kind.same(&written.value, found.default);
+            if !chosen && !is_default {
                 self.problems.push(Problem::Invalid {
                     origin: written.origin.clone(),
                     key: key.clone(),
@@ -328,17 +329,6 @@ fn ipam_backend(mode: &str) -> String {
 /// Cilium's word for an IPAM backend; the registry name for one that Cilium does not have.
 fn ipam_mode(backend: &str) -> String {
     if backend == "host_scope" { "kubernetes".to_owned() } else { backend.replace('_', "-") }
-}
-
-fn remedy(key: &Key, also: &[&str]) -> String {
-    let name = if key.helm.is_empty() { key.key } else { key.helm };
-    let off = key.kind == keys::Kind::Bool && key.accepts_unbuilt("false");
-    match (off, key.default, also) {
-        (true, ..) => format!("set {name} to false"),
-        (false, "", []) => format!("remove {name}"),
-        (false, "", [accepted, ..]) => format!("set {name} to {accepted} or remove it"),
-        (false, accepted, _) => format!("set {name} to {accepted} or remove it"),
-    }
 }
 
 /// Puts a value under a path of tables; false if the path is taken.

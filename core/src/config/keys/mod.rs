@@ -68,6 +68,30 @@ impl Key {
             || also.iter().any(|accepted| self.kind.same(value, accepted))
     }
 
+    /// Whether only the chart knows it, so that no ConfigMap carries it.
+    #[must_use]
+    pub fn is_chart_only(&self) -> bool {
+        matches!(self.class, Class::NotBuilt(_))
+            && self.key.contains(|letter: char| letter == '.' || letter.is_ascii_uppercase())
+    }
+
+    /// What to set in place of a value that is not accepted.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let name = if self.helm.is_empty() { self.key } else { self.helm };
+        let also: &[&str] = match self.class {
+            Class::NotBuilt(also) => also,
+            _ => &[],
+        };
+        let off = self.kind == Kind::Bool && self.accepts_unbuilt("false");
+        match (off, self.default, also) {
+            (true, ..) => format!("set {name} to false"),
+            (false, "", []) => format!("remove {name}"),
+            (false, "", [accepted, ..]) => format!("set {name} to {accepted} or remove it"),
+            (false, accepted, _) => format!("set {name} to {accepted} or remove it"),
+        }
+    }
+
     /// `disable-...` and the like ask for something when they are false; such keys have `false` as their default.
     fn off_is_harmless(&self) -> bool {
         !self.key.contains("disable")
@@ -106,7 +130,7 @@ pub fn find_helm(path: &str) -> Option<&'static Key> {
 
 /// What a ConfigMap key is.
 pub(super) fn lookup(key: &str) -> Lookup {
-    if find(key).is_some() {
+    if find(key).is_some_and(|found| !found.is_chart_only()) {
         return Lookup::Known;
     }
     let section = key.strip_prefix(SECTION_PREFIX).and_then(|rest| rest.split_once('.'));

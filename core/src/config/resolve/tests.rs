@@ -298,3 +298,13 @@ fn changed_names_what_differs() {
     assert_eq!(old.changed(&new), ["backend.ebpf.a", "backend.ebpf.b", "mtu"]);
     assert!(old.changed(&old).is_empty());
 }
+
+#[test]
+fn the_stock_charts_config_map_is_understood() {
+    let keys: Vec<(&str, &str)> =
+        include_str!("stock.txt").lines().map(|line| line.split_once(' ').unwrap_or((line, ""))).collect();
+    let config = Dir::with(&keys).load().expect("every key of it");
+    assert_eq!(config.selection.ipam, "cluster_pool");
+    assert_eq!(config.selection.routing, "vxlan");
+    assert!(config.notices().iter().any(|notice| notice.contains("Hubble is not built")), "{:?}", config.notices());
+}
