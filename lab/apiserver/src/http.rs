@@ -2,6 +2,7 @@
 
 mod discovery;
 mod openapi;
+mod protobuf;
 mod proxy;
 mod request;
 mod resource;

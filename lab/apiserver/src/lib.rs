@@ -7,7 +7,8 @@
 //!
 //! What it leaves out, and says when asked: authentication and authorisation (RBAC objects are
 //! stored, not enforced), CEL rules of CRDs (not evaluated), conversion webhooks (all versions of a
-//! CRD share one schema), admission plug-ins, protobuf, SPDY, port forwarding.
+//! CRD share one schema), admission plug-ins, SPDY, port forwarding. Protobuf is read from
+//! Go clients and never written.
 //!
 //! # Examples
 //! ```

@@ -6,6 +6,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::Value;
 
+use super::protobuf;
 use crate::error::ApiError;
 use crate::kinds::Kind;
 use crate::ops::{DeleteOptions, FieldValidation, ListOptions, Propagation, Write};
@@ -176,7 +177,7 @@ pub(super) async fn read_body(request: &mut Request<Incoming>) -> Result<Vec<u8>
     }
 }
 
-/// The body as a value: JSON or YAML. An empty one is `null`.
+/// The body as a value: JSON, YAML or protobuf. An empty one is `null`.
 pub(super) fn parse_body(content_type: &str, body: &[u8]) -> Result<Value, ApiError> {
     if body.is_empty() {
         return Ok(Value::Null);
@@ -186,6 +187,8 @@ pub(super) fn parse_body(content_type: &str, body: &[u8]) -> Result<Value, ApiEr
             .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}"))),
         "application/yaml" | "application/apply-patch+yaml" => serde_yaml_ng::from_slice(body)
             .map_err(|error| ApiError::bad_request(format!("the body is not valid YAML: {error}"))),
+        protobuf::MEDIA => protobuf::parse(body)
+            .map_err(|why| ApiError::bad_request(format!("the body is not valid Kubernetes protobuf: {why}"))),
         json if json.ends_with("+json") => serde_json::from_slice(body)
             .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}"))),
         other => Err(ApiError::unsupported_media(format!(
