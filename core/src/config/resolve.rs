@@ -1,5 +1,7 @@
 //! Checks what was written and builds the typed tree.
 
+mod choose;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use ipnet::IpNet;
@@ -104,68 +106,6 @@ impl Checked {
         let (first, second) = (self.shown(first), self.shown(second));
         let (reason, remedy) = (reason.to_owned(), remedy.to_owned());
         self.problems.push(Problem::Contradiction { first, second, reason, remedy });
-    }
-
-    /// The backends, from `backends.*` or from Cilium's keys for the same choice.
-    fn selection(&mut self) -> Selection {
-        let optional = |value: &str| (!value.is_empty()).then(|| value.to_owned());
-        Selection {
-            ipam: self.choose_ipam(),
-            routing: self.choose_routing(),
-            load_balancer: words(self.get("backends.load-balancer")).map(str::to_owned).collect(),
-            policy: optional(self.get("backends.policy")),
-            masquerade: optional(self.get("backends.masquerade")),
-            chassis: self.get("backends.chassis").to_owned(),
-        }
-    }
-
-    fn choose_ipam(&mut self) -> String {
-        let alias = ipam_backend(self.get("ipam"));
-        let Some(named) = self.values.get("backends.ipam").cloned() else {
-            let source = self.source_of("ipam");
-            self.derived.insert("backends.ipam", (alias.clone(), source));
-            return alias;
-        };
-        if self.values.contains_key("ipam") {
-            if alias != named.value {
-                let reason = format!("ipam names the backend {alias:?}");
-                self.contradict("backends.ipam", "ipam", &reason, "remove one of them");
-            }
-        } else {
-            let mode = ipam_mode(&named.value);
-            self.derived.insert("ipam", (mode, "backends.ipam".to_owned()));
-        }
-        named.value
-    }
-
-    fn choose_routing(&mut self) -> String {
-        let tunnel = self.get("routing-mode") == "tunnel";
-        let alias = if tunnel { self.get("tunnel-protocol") } else { "native" }.to_owned();
-        let Some(named) = self.values.get("backends.routing").cloned() else {
-            let source = self.source_of("routing-mode");
-            self.derived.insert("backends.routing", (alias.clone(), source));
-            return alias;
-        };
-        let is_tunnel = matches!(named.value.as_str(), "vxlan" | "geneve");
-        if !self.values.contains_key("routing-mode") {
-            let mode = if is_tunnel { "tunnel" } else { "native" };
-            self.derived.insert("routing-mode", (mode.to_owned(), "backends.routing".to_owned()));
-        } else if tunnel != is_tunnel {
-            let reason = format!("routing-mode names the backend {alias:?}");
-            self.contradict("backends.routing", "routing-mode", &reason, "remove one of them");
-            return named.value;
-        }
-        if is_tunnel && !self.values.contains_key("tunnel-protocol") {
-            self.derived.insert("tunnel-protocol", (named.value.clone(), "backends.routing".to_owned()));
-        } else if is_tunnel && self.get("tunnel-protocol") != named.value {
-            let reason = "they name different carriers";
-            self.contradict("backends.routing", "tunnel-protocol", reason, "remove one of them");
-        }
-        named.value
-    }
-
-    fn source_of(&self, key: &'static str) -> String {
-        if self.values.contains_key(key) { key.to_owned() } else { "default".to_owned() }
     }
 
     /// Keys that belong to a backend may differ from their default only if it is chosen.
@@ -320,15 +260,6 @@ impl Checked {
         }
         found.into_values().collect()
     }
-}
-
-fn ipam_backend(mode: &str) -> String {
-    if mode == "kubernetes" { "host_scope".to_owned() } else { mode.replace('-', "_") }
-}
-
-/// Cilium's word for an IPAM backend; the registry name for one that Cilium does not have.
-fn ipam_mode(backend: &str) -> String {
-    if backend == "host_scope" { "kubernetes".to_owned() } else { backend.replace('_', "-") }
 }
 
 /// Puts a value under a path of tables; false if the path is taken.
