@@ -23,6 +23,7 @@ use crate::ops::Api;
 use request::Call;
 use response::{Body, json_response, text_response};
 
+pub(crate) use proxy::Refusals;
 pub(crate) use response::metadata_only;
 
 /// The Kubernetes version whose API this server follows.
@@ -32,6 +33,8 @@ const VERSION: (&str, &str, &str) = ("1", "32", "v1.32.0+kinesin");
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     pub(crate) api: Arc<Api>,
+    /// Why kubelets refused an exec, for clients that try another protocol after it.
+    pub(crate) refusals: Arc<Refusals>,
     /// True from the moment the server shuts down; watches end then.
     pub(crate) stopping: Receiver<bool>,
 }

@@ -123,12 +123,6 @@ impl KindSet {
         self.kinds.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
     }
 
-    /// The kind of an `apiVersion` and `kind`.
-    pub(crate) fn by_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Kind>> {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        self.kinds.values().find(|k| k.group == group && k.version == version && k.kind == kind)
-    }
-
     /// The first served version of a stored resource.
     pub(crate) fn by_storage(&self, storage: &str) -> Option<&Arc<Kind>> {
         self.kinds.values().find(|k| k.storage == storage)
@@ -188,12 +182,11 @@ mod tests {
     }
 
     #[test]
-    fn every_builtin_kind_is_found_by_kind_and_by_name() {
+    fn every_builtin_kind_is_found_by_its_name() {
         let set = KindSet::builtin();
         for builtin in BUILTINS {
             let kind = builtin.kind();
-            assert_eq!(set.by_kind(&kind.api_version(), &kind.kind).unwrap().plural, kind.plural);
-            assert!(set.get(&kind.group, &kind.version, &kind.plural).is_some());
+            assert_eq!(set.get(&kind.group, &kind.version, &kind.plural).unwrap().kind, kind.kind);
         }
     }
 }

@@ -225,11 +225,6 @@ impl FieldSelector {
             (here == *value) == *want
         })
     }
-
-    /// The name that the selector asks for, when it asks for exactly one.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.rules.iter().find(|(path, _, want)| *want && path == &["metadata", "name"]).map(|(_, v, _)| v.as_str())
-    }
 }
 
 /// Fields beyond the name and namespace by which objects of a kind are selected.

@@ -80,8 +80,9 @@ impl ApiServer {
         let api = Arc::new(Api::new(store));
         let mut tasks = JoinSet::new();
         controllers::start(&mut tasks, &api, cidrs, &addresses, config.controllers, &stopped);
+        let server = Server { api, refusals: Arc::default(), stopping: stopped };
         for listener in listeners {
-            tasks.spawn(accept(listener, Server { api: api.clone(), stopping: stopped.clone() }));
+            tasks.spawn(accept(listener, server.clone()));
         }
         Ok(Self { addresses, stopping, tasks })
     }

@@ -4,7 +4,10 @@
 //! socket with HTTP on it. Exec speaks the remote command subprotocols over WebSocket; the bytes of
 //! the upgraded connection pass through untouched.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
@@ -23,6 +26,9 @@ use crate::object;
 
 /// The annotation of a Node that names its kubelet's socket.
 const SOCKET: &str = "lab.kinesin.io/kubelet-socket";
+
+/// How long after a refusal a second attempt of the same client is expected.
+const REFUSAL_KEPT: Duration = Duration::from_secs(2);
 
 type Sender = http1::SendRequest<Empty<Bytes>>;
 
@@ -56,18 +62,22 @@ pub(super) async fn tunnel(
     name: &str,
     verb: &str,
 ) -> Result<Response<Body>, ApiError> {
+    let target = Target::find(server, call, namespace, name)?;
     let upgrade = request.headers().get(UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     match upgrade.as_str() {
         "websocket" => {}
         "" => return Err(ApiError::bad_request("Upgrade request required: exec and attach need a WebSocket")),
         other if other.starts_with("spdy") => {
+            // kubectl tries SPDY after any refusal of its WebSocket; it should see the reason then.
+            if let Some(error) = server.refusals.recent(namespace, name) {
+                return Err(error);
+            }
             return Err(ApiError::bad_request(
                 "SPDY is not spoken here; use a client that speaks WebSocket, such as kubectl 1.30 or newer (and do not set KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false)",
             ));
         }
         other => return Err(ApiError::bad_request(format!("cannot upgrade to {other:?}; exec and attach need a WebSocket"))),
     }
-    let target = Target::find(server, call, namespace, name)?;
     let mut passed = Request::new(Empty::new());
     *passed.method_mut() = Method::GET;
     *passed.uri_mut() = target
@@ -81,11 +91,13 @@ pub(super) async fn tunnel(
     }
     passed.headers_mut().insert(HOST, http::HeaderValue::from_static("kubelet"));
 
-    let mut sender = target.connect().await?;
-    let mut answer = sender.send_request(passed).await.map_err(|error| target.broken(&error))?;
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(target.refusal(answer).await);
-    }
+    let mut answer = match target.upgrade(passed).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            server.refusals.note(namespace, name, &error);
+            return Err(error);
+        }
+    };
     let mut response = Response::new(Empty::new().boxed());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
@@ -105,6 +117,26 @@ pub(super) async fn tunnel(
         }
     });
     Ok(response)
+}
+
+/// The last refusal of each pod's kubelet, for as long as a client may come back over it.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    last: Mutex<HashMap<(String, String), (Instant, ApiError)>>,
+}
+
+impl Refusals {
+    fn note(&self, namespace: &str, pod: &str, error: &ApiError) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.retain(|_, (at, _)| at.elapsed() < REFUSAL_KEPT);
+        last.insert((namespace.to_owned(), pod.to_owned()), (Instant::now(), error.clone()));
+    }
+
+    fn recent(&self, namespace: &str, pod: &str) -> Option<ApiError> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, error) = last.get(&(namespace.to_owned(), pod.to_owned()))?;
+        (at.elapsed() < REFUSAL_KEPT).then(|| error.clone())
+    }
 }
 
 /// The container a request is about, and the way to its kubelet.
@@ -151,6 +183,16 @@ impl Target {
             }
         });
         Ok(sender)
+    }
+
+    /// Sends a request for an upgrade; anything but the switch is a refusal.
+    async fn upgrade(&self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, ApiError> {
+        let mut sender = self.connect().await?;
+        let answer = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
+        match answer.status() {
+            StatusCode::SWITCHING_PROTOCOLS => Ok(answer),
+            _ => Err(self.refusal(answer).await),
+        }
     }
 
     fn broken(&self, error: &hyper::Error) -> ApiError {

@@ -41,12 +41,6 @@ impl<'a> Walker<'a> {
         self.found
     }
 
-    /// Defaults and checks a value against a schema that is no whole object's.
-    pub(crate) fn run_value(mut self, schema: &Value, value: &mut Value, path: &str) -> Findings {
-        self.value(schema, value, path);
-        self.found
-    }
-
     /// An object with type and object metadata, which the schema need not mention.
     fn embedded(&mut self, schema: &Value, object: &mut Value, path: &str) {
         let mut kept = Vec::new();
