@@ -33,12 +33,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match parse(name, args) {
         Ok(cli) => cli,
         // Help and version are answers, everything else is a wrong question.
-        Err(error) if !error.use_stderr() => return finish(print(&error.render().to_string()).map(|()| true)),
+        Err(error) if !error.use_stderr() => {
+            return finish(print(&error.render().to_string()).map(|()| ExitCode::SUCCESS));
+        }
         Err(error) => {
             let _ = write!(io::stderr(), "{}", error.render());
             return ExitCode::from(2);
         }
     };
+    // One thread, so that a command which changes its namespaces finds none beside it.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return finish(Err(anyhow::Error::new(error).context("cannot start"))),
@@ -64,11 +67,10 @@ fn parse(name: &'static str, args: Vec<OsString>) -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&command(name).try_get_matches_from(args)?)
 }
 
-/// Whether all is well becomes the exit code.
-fn finish(answer: anyhow::Result<bool>) -> ExitCode {
+/// The exit code; an error is told on stderr.
+fn finish(answer: anyhow::Result<ExitCode>) -> ExitCode {
     match answer {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) => {
             // Nothing can be done if stderr is gone as well.
             let _ = writeln!(io::stderr(), "Error: {}", told(&error));
@@ -91,7 +93,7 @@ fn told(error: &anyhow::Error) -> String {
     text
 }
 
-async fn answer(name: &'static str, cli: Cli) -> anyhow::Result<bool> {
+async fn answer(name: &'static str, cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
     let format = global.output;
     let agent = agent(&global);
@@ -135,7 +137,7 @@ async fn answer(name: &'static str, cli: Cli) -> anyhow::Result<bool> {
         }
         Command::Version => version(format, &agent).await?,
     }
-    Ok(true)
+    Ok(ExitCode::SUCCESS)
 }
 
 fn agent(global: &Global) -> Client {
@@ -143,7 +145,7 @@ fn agent(global: &Global) -> Client {
     client.with_timeout(TIMEOUT)
 }
 
-async fn status_of(global: &Global, agent: &Client, args: StatusArgs) -> anyhow::Result<bool> {
+async fn status_of(global: &Global, agent: &Client, args: StatusArgs) -> anyhow::Result<ExitCode> {
     if args.cluster || ask_cluster(global, agent) {
         let client = cluster::connect(global.kubeconfig.as_deref()).await?;
         let found = cluster::status(client, &global.namespace).await?;
@@ -153,14 +155,18 @@ async fn status_of(global: &Global, agent: &Client, args: StatusArgs) -> anyhow:
             (false, _) => cluster::render(found),
         };
         print(&render(global.output, &found, text)?)?;
-        return Ok(found.is_healthy());
+        return Ok(verdict(found.is_healthy()));
     }
     let found: StatusResponse = agent.get("/healthz").await?;
     let text = |found: &StatusResponse| {
         if args.brief { status::brief(found) } else { status::render(found, args.verbose) }
     };
     print(&render(global.output, &found, text)?)?;
-    Ok(status::is_healthy(&found))
+    Ok(verdict(status::is_healthy(&found)))
+}
+
+fn verdict(is_healthy: bool) -> ExitCode {
+    if is_healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The cluster is asked where no agent has its socket, unless one was named.

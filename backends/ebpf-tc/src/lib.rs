@@ -1,1 +1,28 @@
-//! The eBPF chassis: local delivery and the packet pipeline at tc.
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod constants;
+mod datapath;
+mod entries;
+mod host_device;
+mod kernel;
+
+mod backend;
+
+pub use backend::EbpfChassis;
+pub use config::Config;
+
+/// The kernel programs, one object file.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kinesin-tc.o"));
+
+kinesin_core::inventory::submit! {
+    kinesin_core::registry::ChassisBackend {
+        name: "ebpf",
+        summary: "packet pipeline in eBPF at tc: direct delivery, no bridge, no netfilter",
+        provides: kernel::PROVIDES,
+        requires: kernel::REQUIRES,
+        overhead_bytes: 0,
+        defaults: include_str!("../default.toml"),
+        build: backend::build,
+    }
+}

@@ -18,4 +18,4 @@ pub use link::{Attachment, Direction, TcMode};
 pub use lock::OwnerLock;
 pub use object::{LoadSpec, Loaded, SharedMap};
 pub use pins::Pins;
-pub use table::{PrefixTable, Table};
+pub use table::{PerCpuTable, PrefixTable, Table};

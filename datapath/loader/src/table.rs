@@ -1,11 +1,11 @@
 //! Tables in the kernel that are brought to a desired content.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use aya::{
     Pod,
     maps::{
-        HashMap, Map, MapData, MapError,
+        HashMap, Map, MapData, MapError, PerCpuArray,
         lpm_trie::{Key, LpmTrie},
     },
 };
@@ -141,6 +141,50 @@ impl<K: Pod + Ord, V: Pod + PartialEq> PrefixTable<K, V> {
             }
         }
         Ok(changes)
+    }
+}
+
+/// An array with one value per CPU and index.
+pub struct PerCpuTable<V: Pod> {
+    name: &'static str,
+    map: PerCpuArray<MapData, V>,
+}
+
+impl<V: Pod> fmt::Debug for PerCpuTable<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerCpuTable").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<V: Pod> PerCpuTable<V> {
+    /// A table over a map of this name.
+    ///
+    /// # Errors
+    /// `Map` when the map is no per-CPU array of this type.
+    pub fn new(name: &'static str, map: Map) -> Result<Self, LoaderError> {
+        let map = PerCpuArray::try_from(map).map_err(|source| failed("use", name, source))?;
+        Ok(Self { name, map })
+    }
+
+    /// Number of indices.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.map.len()
+    }
+
+    /// Whether it has no index at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values of all CPUs at `index`.
+    ///
+    /// # Errors
+    /// `Map` when the index is out of range.
+    pub fn get(&self, index: u32) -> Result<Vec<V>, LoaderError> {
+        let values = self.map.get(&index, 0).map_err(|source| failed("read", self.name, source))?;
+        Ok(values.to_vec())
     }
 }
 

@@ -1,0 +1,192 @@
+//! The content of the tables as it should be.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use kinesin_abi::{
+    Address, DeviceValue, EndpointKey, EndpointValue, FAMILY_V4, FAMILY_V6, IpcacheKey, IpcacheValue, carrier,
+    endpoint_flag, ipcache_flag,
+};
+use kinesin_core::{
+    chassis::{EndpointSpec, NodeSpec},
+    routing::Path,
+    values::{Carrier, Identity, Mac},
+};
+use ipnet::IpNet;
+
+/// Bits of a prefix key before the address: its family.
+const FAMILY_BITS: u32 = 32;
+
+/// An address as the tables have it.
+pub(crate) fn address(ip: IpAddr) -> (Address, u8) {
+    let word = |bytes: [u8; 4]| u32::from_ne_bytes(bytes);
+    match ip {
+        IpAddr::V4(ip) => ([word(ip.octets()), 0, 0, 0], FAMILY_V4),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ip.octets();
+            ([word([a, b, c, d]), word([e, f, g, h]), word([i, j, k, l]), word([m, n, o, p])], FAMILY_V6)
+        }
+    }
+}
+
+/// An address out of the tables; nothing when the family is unknown.
+pub(crate) fn ip(address: &Address, family: u8) -> Option<IpAddr> {
+    match family {
+        FAMILY_V4 => Some(IpAddr::from(address[0].to_ne_bytes())),
+        FAMILY_V6 => {
+            let mut octets = [0; 16];
+            for (chunk, word) in octets.chunks_exact_mut(4).zip(address) {
+                chunk.copy_from_slice(&word.to_ne_bytes());
+            }
+            Some(IpAddr::from(octets))
+        }
+        _ => None,
+    }
+}
+
+/// The key of an address in the endpoint table.
+pub(crate) fn endpoint_key(ip: IpAddr) -> EndpointKey {
+    let (addr, family) = address(ip);
+    EndpointKey { addr, family, pad: [0; 3] }
+}
+
+/// The first twelve bytes of an Ethernet header.
+fn ethernet(destination: Mac, source: Mac) -> [u32; 3] {
+    let [a, b, c, d, e, f] = destination.0;
+    let [g, h, i, j, k, l] = source.0;
+    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]), u32::from_ne_bytes([i, j, k, l])]
+}
+
+/// Destination and source out of the first twelve bytes of an Ethernet header.
+pub(crate) fn macs(eth: [u32; 3]) -> (Mac, Mac) {
+    let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) =
+        (eth[0].to_ne_bytes(), eth[1].to_ne_bytes(), eth[2].to_ne_bytes());
+    (Mac([a, b, c, d, e, f]), Mac([g, h, i, j, k, l]))
+}
+
+fn flags(endpoint: &EndpointSpec) -> u16 {
+    endpoint_flag::READY | if endpoint.health { endpoint_flag::HEALTH } else { 0 }
+}
+
+/// What the programs on an endpoint's device know of it.
+pub(crate) fn device(endpoint: &EndpointSpec) -> DeviceValue {
+    let mut value = DeviceValue {
+        identity: endpoint.identity.0,
+        id: endpoint.id.0,
+        flags: flags(endpoint),
+        eth: ethernet(endpoint.mac, endpoint.host_mac),
+        netns_cookie: endpoint.netns_cookie,
+        ..DeviceValue::default()
+    };
+    for ip in &endpoint.addresses {
+        match address(*ip) {
+            (addr, FAMILY_V4) => value.addr4 = addr[0],
+            (addr, _) => value.addr6 = addr,
+        }
+    }
+    value
+}
+
+/// The entries of an endpoint's addresses.
+pub(crate) fn endpoint(endpoint: &EndpointSpec) -> impl Iterator<Item = (EndpointKey, EndpointValue)> {
+    let value = EndpointValue {
+        ifindex: endpoint.ifindex,
+        id: endpoint.id.0,
+        flags: flags(endpoint),
+        identity: endpoint.identity.0,
+        eth: ethernet(endpoint.mac, endpoint.host_mac),
+        netns_cookie: endpoint.netns_cookie,
+        ..EndpointValue::default()
+    };
+    endpoint.addresses.iter().map(move |ip| (endpoint_key(*ip), value))
+}
+
+/// The entries of the node's own addresses.
+pub(crate) fn host(node: &NodeSpec) -> impl Iterator<Item = (EndpointKey, EndpointValue)> {
+    let value =
+        EndpointValue { flags: endpoint_flag::HOST, identity: Identity::HOST.0, ..EndpointValue::default() };
+    node.addresses.iter().chain(&node.router).map(move |ip| (endpoint_key(*ip), value))
+}
+
+/// The whole endpoint table.
+pub(crate) fn endpoints<'a>(
+    node: &NodeSpec,
+    all: impl Iterator<Item = &'a EndpointSpec>,
+) -> BTreeMap<EndpointKey, EndpointValue> {
+    // An address that is the node's own stays the node's own, whatever an endpoint says.
+    let mut table: BTreeMap<_, _> = all.flat_map(endpoint).collect();
+    table.extend(host(node));
+    table
+}
+
+/// The whole prefix table.
+pub(crate) fn prefixes(node: &NodeSpec, paths: &[Path]) -> BTreeMap<(u32, IpcacheKey), IpcacheValue> {
+    let mut table = BTreeMap::new();
+    for cidr in &node.pod_cidrs {
+        let value = IpcacheValue {
+            identity: Identity::INIT.0,
+            carrier: carrier::LOCAL,
+            flags: ipcache_flag::LOCAL_CIDR,
+            ..IpcacheValue::default()
+        };
+        table.insert(prefix_key(cidr), value);
+    }
+    for path in paths {
+        let (addr, family) = address(path.node);
+        let value = IpcacheValue {
+            identity: Identity::INIT.0,
+            node: addr,
+            node_family: family,
+            carrier: carrier_number(path.carrier),
+            ..IpcacheValue::default()
+        };
+        table.insert(prefix_key(&path.prefix), value);
+    }
+    for peer in &node.peer_addresses {
+        let (addr, family) = address(*peer);
+        let value = IpcacheValue {
+            identity: Identity::REMOTE_NODE.0,
+            node: addr,
+            node_family: family,
+            // Nodes are reached as the network is, in every mode.
+            carrier: carrier::NATIVE,
+            flags: ipcache_flag::NODE,
+            ..IpcacheValue::default()
+        };
+        table.insert(prefix_key(&IpNet::from(*peer)), value);
+    }
+    table
+}
+
+fn prefix_key(cidr: &IpNet) -> (u32, IpcacheKey) {
+    let (addr, family) = address(cidr.trunc().addr());
+    (FAMILY_BITS + u32::from(cidr.prefix_len()), IpcacheKey { family: [family, 0, 0, 0], addr })
+}
+
+fn carrier_number(carrier: Carrier) -> u8 {
+    match carrier {
+        Carrier::Native => carrier::NATIVE,
+        Carrier::Vxlan => carrier::VXLAN,
+        Carrier::Geneve => carrier::GENEVE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_tables() {
+        for text in ["10.244.1.7", "fd00:10:244:1::7", "::1", "255.255.255.255"] {
+            let expected: IpAddr = text.parse().expect("an address");
+            let (addr, family) = address(expected);
+            assert_eq!(ip(&addr, family), Some(expected));
+        }
+        assert_eq!(ip(&[0; 4], 0), None);
+    }
+
+    #[test]
+    fn ethernet_header_holds_both_addresses() {
+        let (pod, host) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
+        assert_eq!(macs(ethernet(pod, host)), (pod, host));
+    }
+}

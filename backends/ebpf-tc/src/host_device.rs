@@ -1,0 +1,167 @@
+//! The node's own pair of devices, its routes to local pods, and the sysctls that forwarding needs.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use kinesin_core::chassis::NodeSpec;
+use kinesin_netlink::{Link, Netlink, NetlinkError, Route, RouteScope, Sysctl, SysctlError, VethSpec};
+
+/// The device that holds the router addresses.
+pub(crate) const HOST: &str = "cilium_host";
+/// Its peer.
+pub(crate) const NET: &str = "cilium_net";
+
+/// `RTPROT_KERNEL`, as the reference shows its routes (6.8). Routes on `cilium_host` are told by their device.
+const PROTOCOL: u8 = 2;
+
+/// Makes and repairs both devices, the router addresses and the routes; the answer is `cilium_host` and the number of
+/// changes.
+pub(crate) async fn apply(netlink: &Netlink, node: &NodeSpec) -> Result<(Link, usize), NetlinkError> {
+    let mut changes = 0;
+    let host = pair(netlink, node.device_mtu_bytes, &mut changes).await?;
+    addresses(netlink, &host, &node.router, &mut changes).await?;
+    routes(netlink, &host, node, &mut changes).await?;
+    Ok((host, changes))
+}
+
+/// Removes both devices, and with them their addresses and routes.
+pub(crate) async fn remove(netlink: &Netlink) -> Result<(), NetlinkError> {
+    netlink.delete_link_by_name(HOST).await?;
+    netlink.delete_link_by_name(NET).await.map(drop)
+}
+
+async fn pair(netlink: &Netlink, mtu: u32, changes: &mut usize) -> Result<Link, NetlinkError> {
+    let found = (netlink.find_link(HOST).await?, netlink.find_link(NET).await?);
+    if let (Some(host), Some(net)) = &found {
+        if host.peer_index != Some(net.index) {
+            // Two devices that are no pair: what an interrupted or foreign set-up left.
+            remove(netlink).await?;
+        }
+    } else {
+        remove(netlink).await?;
+    }
+    if netlink.find_link(HOST).await?.is_none() {
+        let spec =
+            VethSpec { name: HOST, mac: None, peer_name: NET, peer_mac: None, peer_netns: None, mtu: Some(mtu) };
+        netlink.add_veth(&spec).await?;
+        *changes += 1;
+    }
+    for name in [NET, HOST] {
+        let link = netlink.link(name).await?;
+        if link.mtu != mtu {
+            netlink.set_mtu(link.index, mtu).await?;
+            *changes += 1;
+        }
+        if !link.noarp {
+            // Nobody on this pair answers: `from_host` addresses every packet itself.
+            netlink.set_noarp(link.index).await?;
+            *changes += 1;
+        }
+        if !link.up {
+            netlink.set_up(link.index).await?;
+            *changes += 1;
+        }
+    }
+    netlink.link(HOST).await
+}
+
+async fn addresses(
+    netlink: &Netlink,
+    host: &Link,
+    router: &[IpAddr],
+    changes: &mut usize,
+) -> Result<(), NetlinkError> {
+    let actual = netlink.addresses_of(host.index).await?;
+    for address in router.iter().copied().map(IpNet::from) {
+        if !actual.contains(&address) {
+            netlink.add_address(host.index, address).await?;
+            *changes += 1;
+        }
+    }
+    for old in actual.into_iter().filter(|old| !is_link_local(old) && !router.contains(&old.addr())) {
+        netlink.delete_address(host.index, old).await?;
+        *changes += 1;
+    }
+    Ok(())
+}
+
+fn is_link_local(net: &IpNet) -> bool {
+    // fe80::/10 (RFC 4291 section 2.5.6): the kernel's own.
+    matches!(net.addr(), IpAddr::V6(ip) if ip.segments()[0] & 0xffc0 == 0xfe80)
+}
+
+async fn routes(netlink: &Netlink, host: &Link, node: &NodeSpec, changes: &mut usize) -> Result<(), NetlinkError> {
+    let desired = wanted_routes(host.index, node);
+    let actual = netlink.routes().await?;
+    for route in &desired {
+        // IPv6 routes get a metric from the kernel; the rest must agree.
+        let same = |found: &&Route| Route { metric: route.metric, ..(*found).clone() } == *route;
+        if !actual.iter().any(|found| same(&found)) {
+            netlink.replace_route(route).await?;
+            *changes += 1;
+        }
+    }
+    let ours = |found: &&Route| found.dev == host.index && found.table == kinesin_netlink::TABLE_MAIN;
+    for old in actual.iter().filter(ours) {
+        let kept = desired.iter().any(|route| route.dst == old.dst) || is_link_local(&old.dst) || is_own(old, node);
+        if !kept {
+            netlink.delete_route(old).await?;
+            *changes += 1;
+        }
+    }
+    Ok(())
+}
+
+/// The route that the kernel makes for an address of its own.
+fn is_own(route: &Route, node: &NodeSpec) -> bool {
+    node.router.contains(&route.dst.addr()) && route.dst.prefix_len() == route.dst.max_prefix_len()
+}
+
+fn wanted_routes(host: u32, node: &NodeSpec) -> Vec<Route> {
+    let mut routes = Vec::new();
+    for router in &node.router {
+        let cidrs = node.pod_cidrs.iter().filter(|cidr| cidr.addr().is_ipv4() == router.is_ipv4());
+        if router.is_ipv4() {
+            routes.push(Route { scope: RouteScope::Link, ..Route::new(IpNet::from(*router), host, PROTOCOL) });
+        }
+        for cidr in cidrs {
+            // IPv6 refuses a gateway that is an own address; the device resolves no neighbours anyway.
+            let via = router.is_ipv4().then_some(*router);
+            routes.push(Route { via, src: Some(*router), ..Route::new(*cidr, host, PROTOCOL) });
+        }
+    }
+    routes
+}
+
+/// Switches on what forwarding between pods, host and network needs; the answer names each change.
+pub(crate) fn forwarding(node: &NodeSpec) -> Result<Vec<String>, SysctlError> {
+    let mut changed = Vec::new();
+    if node.families.v4 {
+        set("ipv4/ip_forward", "1", &mut changed)?;
+        // The stricter of `all` and the device wins (ip-sysctl.rst): a pod's packet comes in on a device to which no
+        // route leads, since the route goes by `cilium_host`.
+        set("ipv4/conf/all/rp_filter", "0", &mut changed)?;
+        for device in [HOST, NET] {
+            set(&format!("ipv4/conf/{device}/rp_filter"), "0", &mut changed)?;
+        }
+    }
+    if node.families.v6 {
+        set("ipv6/conf/all/forwarding", "1", &mut changed)?;
+    }
+    Ok(changed)
+}
+
+/// What the host end of a pod needs.
+pub(crate) fn endpoint(device: &str, node: &NodeSpec) -> Result<(), SysctlError> {
+    if node.families.v4 {
+        set(&format!("ipv4/conf/{device}/rp_filter"), "0", &mut Vec::new())?;
+    }
+    Ok(())
+}
+
+fn set(key: &str, value: &str, changed: &mut Vec<String>) -> Result<(), SysctlError> {
+    if Sysctl::here().set(key, value)? {
+        changed.push(format!("net.{}={value}", key.replace('/', ".")));
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! What the chassis needs of the kernel, as data and probes.
+
+use std::path::Path;
+
+use kinesin_core::capability::{Capability, KernelFeature, KernelVersion, Requirement};
+
+/// What the chassis provides.
+pub(crate) const PROVIDES: &[Capability] =
+    &[Capability::CHASSIS_EBPF, Capability::POLICY_BEFORE_PACKET, Capability::IPV4, Capability::IPV6];
+
+/// The oldest kernel that is supported on this architecture.
+const FLOOR: KernelVersion =
+    if cfg!(target_arch = "aarch64") { KernelVersion::new(6, 1) } else { KernelVersion::new(5, 15) };
+
+/// What the chassis needs.
+pub(crate) const REQUIRES: &[Requirement] = &[
+    Requirement::Kernel(KernelFeature {
+        name: "bpf_redirect_peer, bpf_redirect_neigh, BPF ring buffers",
+        since: FLOOR,
+        remedy: "run a newer kernel",
+        probe: None,
+    }),
+    Requirement::Kernel(KernelFeature {
+        name: "BTF",
+        since: FLOOR,
+        remedy: "run a kernel built with CONFIG_DEBUG_INFO_BTF",
+        probe: Some(probe_btf),
+    }),
+];
+
+/// First kernel with tcx.
+pub(crate) const TCX: KernelVersion = KernelVersion::new(6, 6);
+
+fn probe_btf() -> Result<(), String> {
+    let path = "/sys/kernel/btf/vmlinux";
+    if Path::new(path).exists() { Ok(()) } else { Err(format!("{path} does not exist")) }
+}

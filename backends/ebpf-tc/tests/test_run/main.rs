@@ -1,0 +1,150 @@
+//! One table of packets, two runners: the pipeline on the host and the compiled programs in the kernel.
+//!
+//! Both must come to the same fate, byte for byte, on the table and on random changes of it. The kernel runs packets by
+//! `BPF_PROG_TEST_RUN`: nothing is attached, and no packet leaves. That shows the return code, the packet, the mark and
+//! the counters; the target of a redirect it does not show, which the tests with real traffic do.
+
+mod node;
+mod packets;
+mod table;
+
+use aya::programs::{TestRun as _, TestRunOptions};
+use kinesin_abi::{Bucket, DropReason, Entry};
+use kinesin_packet::{Verdict, host::Buffer};
+use proptest::{
+    prelude::*,
+    test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner},
+};
+
+use crate::{
+    node::{Fate, Kernel, PROGRAMS, context, name_of, on_host, tables},
+    packets::wrong_checksum,
+};
+
+/// Packets below this length the kernel refuses to run.
+const SHORTEST: usize = 14;
+
+#[test]
+fn both_runners_agree_with_the_table() {
+    let tables = tables();
+    let mut kernel = Kernel::load(&tables);
+    for row in table::rows() {
+        tables.error_tokens.set(1);
+        kernel.set_bucket(Bucket::default());
+        let (verdict, on_host) = on_host(&tables, row.entry, &row.packet);
+        assert_eq!(verdict, row.verdict, "host: {}", row.name);
+        let in_kernel = kernel.run(row.entry, &row.packet);
+        assert_eq!(in_kernel, on_host, "kernel and host: {}", row.name);
+        if let Some(check) = row.bytes {
+            let (Fate::Redirect { bytes } | Fate::Pass { bytes, .. }) = &in_kernel else {
+                panic!("{}: nothing came out", row.name);
+            };
+            check(&row.packet.bytes, bytes);
+        }
+        if let (Verdict::Answer(_), Fate::Redirect { bytes }) = (verdict, &in_kernel) {
+            assert_eq!(wrong_checksum(bytes), None, "{}", row.name);
+        }
+    }
+}
+
+#[test]
+fn every_truncation_of_the_table_has_one_fate() {
+    let tables = tables();
+    let mut kernel = Kernel::load(&tables);
+    for row in table::rows() {
+        for length in SHORTEST..row.packet.bytes.len().min(120) {
+            let packet = Buffer { bytes: row.packet.bytes[..length].to_vec(), ..row.packet.clone() };
+            assert_same(&tables, &mut kernel, row.entry, &packet).unwrap_or_else(|e| panic!("{} cut to {length}: {e}", row.name));
+        }
+    }
+}
+
+#[test]
+fn random_changes_of_the_table_have_one_fate() {
+    let tables = tables();
+    let mut kernel = Kernel::load(&tables);
+    let rows = table::rows();
+    let change = (any::<prop::sample::Index>(), prop_oneof![any::<u8>(), Just(0), Just(0xff), Just(1)]);
+    let strategy = (any::<prop::sample::Index>(), prop::collection::vec(change, 1..6), 0..4_u8);
+    // A fixed seed: the same packets in every run, so that a failure is the change's and not the day's.
+    let mut runner = TestRunner::new_with_rng(
+        ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() },
+        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+    );
+    let kernel = std::cell::RefCell::new(&mut kernel);
+    runner
+        .run(&strategy, |(row, changes, entry)| {
+            let mut packet = row.get(&rows).packet.clone();
+            for (at, value) in changes {
+                // The headers, where a change means something.
+                let end = packet.bytes.len().min(96);
+                packet.bytes[at.index(end)] = value;
+            }
+            let entry = Entry::from_number(entry).ok_or_else(|| TestCaseError::reject("no such entry"))?;
+            assert_same(&tables, &mut kernel.borrow_mut(), entry, &packet).map_err(TestCaseError::fail)
+        })
+        .unwrap();
+}
+
+#[test]
+fn errors_beyond_the_limit_are_counted_and_not_sent() {
+    let tables = tables();
+    let mut kernel = Kernel::load(&tables);
+    let row = table::rows().into_iter().find(|row| matches!(row.verdict, Verdict::Answer(kinesin_packet::Answer::Icmp(_))));
+    let row = row.expect("the table has an error");
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    let refilled = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
+    kernel.set_bucket(Bucket { refilled, tokens: 1 });
+    assert!(matches!(kernel.run(row.entry, &row.packet), Fate::Redirect { .. }));
+    // Far inside the second in which nothing is refilled, and on whichever CPU the runs happen.
+    kernel.set_bucket(Bucket { refilled, tokens: 0 });
+    assert_eq!(kernel.run(row.entry, &row.packet), Fate::Drop(DropReason::RateLimited));
+}
+
+#[test]
+fn programs_stay_far_below_the_verifiers_limit() {
+    let tables = tables();
+    let mut kernel = Kernel::load(&tables);
+    for name in PROGRAMS {
+        let info = kernel.program(name).info().unwrap();
+        let verified = info.verified_instruction_count().expect("the kernel counts verified instructions");
+        eprintln!("{name}: {verified} instructions verified, {} bytes translated", info.size_translated().unwrap_or(0));
+        assert!(verified < 100_000, "{name}: {verified}");
+    }
+}
+
+/// Prints what a packet costs; `cargo test -p kinesin-ebpf-tc --test test_run -- --ignored --nocapture cost`.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn cost_per_packet() {
+    let tables = tables();
+    let mut kernel = Kernel::load(&tables);
+    for row in table::rows().into_iter().filter(|row| row.measured) {
+        let context = context(row.packet.segment_size);
+        let options = TestRunOptions {
+            data_in: Some(&row.packet.bytes),
+            ctx_in: Some(&context),
+            repeat: 1_000_000,
+            ..TestRunOptions::new()
+        };
+        let took = kernel.program(name_of(row.entry)).test_run(options).unwrap().duration;
+        eprintln!("{:>5} ns  {:<14} {}", took.as_nanos(), name_of(row.entry), row.name);
+    }
+}
+
+fn assert_same(
+    tables: &kinesin_packet::host::HostTables,
+    kernel: &mut Kernel,
+    entry: Entry,
+    packet: &Buffer,
+) -> Result<(), String> {
+    tables.error_tokens.set(1);
+    kernel.set_bucket(Bucket::default());
+    let (verdict, on_host) = on_host(tables, entry, packet);
+    let in_kernel = kernel.run(entry, packet);
+    if in_kernel == on_host {
+        Ok(())
+    } else {
+        Err(format!("{entry:?}: host {verdict:?} {on_host:02x?}, kernel {in_kernel:02x?}, packet {:02x?}", packet.bytes))
+    }
+}
