@@ -95,6 +95,9 @@ pub struct Path {
     pub node: IpAddr,
     /// What carries it.
     pub carrier: Carrier,
+    /// The neighbour on the first uplink's own link that takes its packets, when the backend knows one for sure; with it
+    /// the chassis asks no routing table. None: as this node's routing tables say, packet by packet.
+    pub next_hop: Option<IpAddr>,
 }
 
 /// Why routing failed for the node as a whole.
