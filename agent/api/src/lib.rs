@@ -10,7 +10,9 @@
 //! This crate leaves the server to `kinesin-agent` and all policy about retries to its callers.
 
 pub mod client;
+pub mod delete_queue;
 pub mod types;
 
 pub use client::{Client, ClientError, DEFAULT_SOCKET, SOCKET_ENV};
+pub use delete_queue::{DeleteQueue, QueueError, QueueLock, QueuedDelete};
 pub use types::*;

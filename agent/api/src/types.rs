@@ -57,6 +57,27 @@ pub fn attachment_id(container_id: &str, interface: &str) -> String {
     format!("cni-attachment-id:{container_id}:{interface}")
 }
 
+/// Path of an attachment's endpoint below [`BASE_PATH`], with what may not stand in a path percent-encoded.
+///
+/// Linux allows almost any byte in the name of an interface (RFC 3986 section 2.3 lists what needs no encoding).
+///
+/// # Examples
+/// ```
+/// let path = kinesin_agent_api::attachment_path("4f5e", "a?b");
+/// assert_eq!(path, "/endpoint/cni-attachment-id:4f5e:a%3Fb");
+/// ```
+#[must_use]
+pub fn attachment_path(container_id: &str, interface: &str) -> String {
+    let mut path = "/endpoint/".to_owned();
+    for byte in attachment_id(container_id, interface).bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => path.push(char::from(byte)),
+            other => path.push_str(&format!("%{other:02X}")),
+        }
+    }
+    path
+}
+
 /// One endpoint, as `GET /v1/endpoint/{id}` and `PUT` answer it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
