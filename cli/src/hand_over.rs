@@ -1,32 +1,39 @@
-//! Hands a command over to the agent's own binary, which has the backends linked.
+//! Asks the agent's own binary, which has the backends linked, where no agent answers.
 
 use std::{
     env,
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::output::Format;
+use anyhow::Context;
+use serde::de::DeserializeOwned;
 
 const AGENT: &str = "kinesin-agent";
+/// Names the binary of a third party's agent, with backends of its own.
+const AGENT_ENV: &str = "KINESIN_AGENT";
 
-/// Becomes `kinesin-agent COMMAND`; comes back only with an error.
-pub(crate) fn to_agent(command: &str, format: Format) -> anyhow::Error {
-    let Some(binary) = find(AGENT) else {
-        return anyhow::anyhow!(
-            "{AGENT} is neither beside this program nor in PATH; install it there, or build it with `cargo build -p {AGENT}`"
-        );
+/// The answer of `kinesin-agent COMMAND`, which is JSON.
+pub(crate) fn ask_agent<T: DeserializeOwned>(command: &str) -> anyhow::Result<T> {
+    let binary = match env::var_os(AGENT_ENV) {
+        Some(named) => PathBuf::from(named),
+        None => find(AGENT).with_context(|| {
+            format!(
+                "{AGENT} is neither beside this program nor in PATH; install it there, name it in {AGENT_ENV}, or build \
+                 it with `cargo build -p {AGENT}`"
+            )
+        })?,
     };
-    let mut process = Command::new(&binary);
-    process.arg(command);
-    match format {
-        Format::Summary => {}
-        Format::Json => drop(process.args(["-o", "json"])),
-        Format::Yaml => drop(process.args(["-o", "yaml"])),
-    }
-    let error = process.exec();
-    anyhow::Error::new(error).context(format!("cannot run {}", binary.display()))
+    let answer =
+        Command::new(&binary).arg(command).output().with_context(|| format!("cannot run {}", binary.display()))?;
+    anyhow::ensure!(
+        answer.status.success(),
+        "{} {command} failed: {}",
+        binary.display(),
+        String::from_utf8_lossy(&answer.stderr).trim_end()
+    );
+    serde_json::from_slice(&answer.stdout)
+        .with_context(|| format!("the answer of {} {command} is not what is expected", binary.display()))
 }
 
 /// The program beside this one, else the first in PATH.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 
-use kinesin_agent_api::types::{BackendInfo, BpfEndpoint, BpfMetric, ClusterNode, Endpoint, EndpointState};
+use kinesin_agent_api::types::{BackendHealth, BackendInfo, BpfEndpoint, BpfMetric, ClusterNode, Endpoint, EndpointState};
 
 use crate::table::{LIST, STATUS};
 
@@ -135,6 +135,20 @@ pub(crate) fn backends(backends: &[BackendInfo]) -> String {
     LIST.align(&text)
 }
 
+/// `doctor`: one row per backend, further problems on rows of their own.
+pub(crate) fn doctor(backends: &[BackendHealth]) -> String {
+    let mut text = "TRAIT\tNAME\tRUNS HERE\tWHY NOT\n".to_owned();
+    for found in backends {
+        let mut problems = found.problems.iter().map(String::as_str);
+        let verdict = if found.problems.is_empty() { "yes" } else { "no" };
+        let _ = writeln!(text, "{}\t{}\t{verdict}\t{}", found.r#trait, found.name, problems.next().unwrap_or("-"));
+        for problem in problems {
+            let _ = writeln!(text, "\t\t\t{problem}");
+        }
+    }
+    LIST.align(&text)
+}
+
 #[cfg(test)]
 mod tests {
     use kinesin_agent_api::types::{
@@ -238,6 +252,22 @@ TRAIT   NAME         RUNS   SUMMARY               PROVIDES   REQUIRES
 ipam    host_scope   yes    the Node's podCIDRs   -          -
 ";
         assert_eq!(backends(&[info]), expected);
+    }
+
+    #[test]
+    fn doctor_gives_every_problem_a_row() {
+        let health = |name: &str, problems: &[&str]| BackendHealth {
+            r#trait: "chassis".to_owned(),
+            name: name.to_owned(),
+            problems: problems.iter().map(|problem| (*problem).to_owned()).collect(),
+        };
+        let expected = "\
+TRAIT     NAME    RUNS HERE   WHY NOT
+chassis   ebpf    no          no BTF; build one
+                              too old; run a newer one
+chassis   stack   yes         -
+";
+        assert_eq!(doctor(&[health("ebpf", &["no BTF; build one", "too old; run a newer one"]), health("stack", &[])]), expected);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches};
 use kinesin_agent_api::{
     Client,
-    types::{BackendInfo, BpfEndpoint, BpfMetric, ClusterNode, ConfigEntry, Endpoint, StatusResponse},
+    types::{BackendHealth, BackendInfo, BpfEndpoint, BpfMetric, ClusterNode, ConfigEntry, Endpoint, StatusResponse},
 };
 
 use crate::{
@@ -122,14 +122,16 @@ async fn answer(name: &'static str, cli: Cli) -> anyhow::Result<ExitCode> {
             print(&render(format, &found, |found| lists::nodes(found))?)?;
         }
         Command::Backends => {
-            if !agent.socket().exists() {
-                return Err(hand_over::to_agent("backends", format));
-            }
-            let found: Vec<BackendInfo> = agent.get("/backends").await?;
+            let found: Vec<BackendInfo> =
+                if agent.socket().exists() { agent.get("/backends").await? } else { hand_over::ask_agent("backends")? };
             print(&render(format, &found, |found| lists::backends(found))?)?;
         }
         Command::Config(ConfigCommand::View { cluster }) => config(&global, &agent, cluster).await?,
-        Command::Doctor => return Err(hand_over::to_agent("doctor", format)),
+        Command::Doctor => {
+            let found: Vec<BackendHealth> = hand_over::ask_agent("doctor")?;
+            print(&render(format, &found, |found| lists::doctor(found))?)?;
+            return Ok(verdict(found.iter().all(|backend| backend.problems.is_empty())));
+        }
         Command::Completion(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut command(name), name, &mut script);

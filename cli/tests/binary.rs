@@ -191,6 +191,11 @@ fn doctor_is_the_agents_own_command() {
     let output = run(&["doctor"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("neither beside this program nor in PATH"), "{}", stderr(&output));
-    shell("printf '#!/bin/sh\\necho \"$@\"\\n' > kinesin-agent; chmod 755 kinesin-agent");
-    assert_eq!(stdout(&run(&["doctor", "-o", "json"])), "doctor -o json\n");
+    let answer = r#"[{"trait": "chassis", "name": "ebpf", "problems": ["no BTF; build one"]}]"#;
+    shell(&format!("printf '#!/bin/sh\\n[ \"$1\" = doctor ] && echo '\"'\"'{answer}'\"'\"'\\n' > kinesin-agent"));
+    shell("chmod 755 kinesin-agent");
+    let output = run(&["doctor"]);
+    assert_eq!(output.status.code(), Some(1), "what this machine cannot run is a failure");
+    assert!(stdout(&output).contains("ebpf   no          no BTF; build one"), "{}{}", stdout(&output), stderr(&output));
+    assert!(stderr(&run(&["backends"])).contains("kinesin-agent backends failed"));
 }

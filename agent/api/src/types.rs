@@ -360,6 +360,17 @@ pub struct BackendInfo {
     pub selected: bool,
 }
 
+/// Whether this machine can run one backend: a row of `kinesin doctor`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendHealth {
+    /// `ipam`, `routing`, `loadBalancer`, `policy`, `masquerade` or `chassis`.
+    pub r#trait: String,
+    /// Registry name.
+    pub name: String,
+    /// What keeps this machine from running it, each with its remedy; empty when it can.
+    pub problems: Vec<String>,
+}
+
 /// One line of `GET /v1/config`: an effective key, its value and where it came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigEntry {
