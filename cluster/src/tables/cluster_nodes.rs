@@ -1,0 +1,116 @@
+//! The CiliumNode objects: what each node says about itself.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use kube::{
+    Client, ResourceExt,
+    api::{ApiResource, DynamicObject},
+};
+
+use super::{parse_cidrs, parse_ip, part, push_once};
+use crate::{
+    crd::{CILIUM_INTERNAL_IP, CiliumNode, INTERNAL_IP, NodeSpec},
+    table::Table,
+    watch::{Source, watch},
+};
+
+/// What a node's CiliumNode object says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterNode {
+    /// Name of the node.
+    pub name: String,
+    /// Addresses by which the node is reached (InternalIP).
+    pub addresses: Vec<IpAddr>,
+    /// Addresses of `cilium_host` (CiliumInternalIP).
+    pub router: Vec<IpAddr>,
+    /// Addresses of the health endpoint.
+    pub health: Vec<IpAddr>,
+    /// Ranges of the node's pods: `spec.ipam.podCIDRs`, then what pools allocated, each once.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Boot ID; another one after a restart of the machine.
+    pub boot_id: String,
+}
+
+/// Watches the CiliumNodes of all nodes, the own one among them.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+#[must_use]
+pub fn watch_cluster_nodes(client: Client) -> Table<ClusterNode> {
+    watch(Source::new(client, &ApiResource::erase::<CiliumNode>(&()), None), read)
+}
+
+fn read(object: &DynamicObject) -> Result<ClusterNode, String> {
+    let spec: NodeSpec = part(object, "spec")?;
+    let (mut addresses, mut router, mut health) = (Vec::new(), Vec::new(), Vec::new());
+    for address in spec.addresses.unwrap_or_default() {
+        let list = match address.r#type.as_str() {
+            INTERNAL_IP => &mut addresses,
+            CILIUM_INTERNAL_IP => &mut router,
+            // Hostname and ExternalIP do not carry pods; a host name is no address anyway.
+            _ => continue,
+        };
+        push_once(list, parse_ip("spec.addresses", &address.ip)?);
+    }
+    let said = spec.health.unwrap_or_default();
+    for text in [said.ipv4, said.ipv6].into_iter().flatten().filter(|text| !text.is_empty()) {
+        push_once(&mut health, parse_ip("spec.health", &text)?);
+    }
+    let ipam = spec.ipam.unwrap_or_default();
+    let allocated = ipam.pools.and_then(|pools| pools.allocated).unwrap_or_default();
+    let of_pools = allocated.into_iter().flat_map(|pool| pool.cidrs.unwrap_or_default());
+    let texts: Vec<String> = ipam.pod_cidrs.unwrap_or_default().into_iter().chain(of_pools).collect();
+    Ok(ClusterNode {
+        name: object.name_any(),
+        addresses,
+        router,
+        health,
+        pod_cidrs: parse_cidrs("spec.ipam", &texts)?,
+        boot_id: spec.bootid.unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(spec: serde_json::Value) -> Result<ClusterNode, String> {
+        let object =
+            json!({"apiVersion": "cilium.io/v2", "kind": "CiliumNode", "metadata": {"name": "w1"}, "spec": spec});
+        read(&serde_json::from_value(object).expect("an object"))
+    }
+
+    #[test]
+    fn addresses_go_to_their_kind_and_pools_join_the_ranges() {
+        let read = node(json!({
+            "addresses": [
+                {"type": "InternalIP", "ip": "10.0.0.1"}, {"type": "CiliumInternalIP", "ip": "10.244.0.7"},
+                {"type": "InternalIP", "ip": "fd00::1"}, {"type": "Hostname", "ip": "w1"},
+            ],
+            "health": {"ipv4": "10.244.0.9", "ipv6": ""},
+            "ipam": {
+                "podCIDRs": ["10.244.0.0/24"],
+                "pools": {"allocated": [{"pool": "a", "cidrs": ["10.9.0.0/26", "10.244.0.0/24"]}]},
+            },
+            "bootid": "b",
+        }))
+        .expect("a node");
+        assert_eq!(read.addresses.len(), 2);
+        assert_eq!(read.router, ["10.244.0.7".parse::<IpAddr>().unwrap()]);
+        assert_eq!(read.health, ["10.244.0.9".parse::<IpAddr>().unwrap()]);
+        let cidrs: Vec<_> = read.pod_cidrs.iter().map(ToString::to_string).collect();
+        assert_eq!(cidrs, ["10.244.0.0/24", "10.9.0.0/26"]);
+        assert_eq!(read.boot_id, "b");
+    }
+
+    #[test]
+    fn garbage_is_a_reason_and_unknown_fields_are_none() {
+        assert!(node(json!({"addresses": [{"type": "InternalIP", "ip": "x"}]})).is_err());
+        assert!(node(json!({"addresses": "x"})).is_err());
+        assert!(node(json!({"ipam": {"podCIDRs": ["10.0.0.0"]}})).is_err());
+        assert!(node(json!({"eni": {"vpc-id": "v"}, "tomorrow": [1]})).is_ok());
+    }
+}
