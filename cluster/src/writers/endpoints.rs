@@ -117,11 +117,12 @@ impl EndpointPublisher {
         let wanted: BTreeMap<Key, CiliumEndpoint> =
             desired.iter().map(|endpoint| (endpoint.key(), object(endpoint))).collect();
         let (client, node_ip) = (&self.client, self.node_ip);
-        let mut steps = Vec::new();
+        // Owned, since a stream of closures over borrowed steps is not `Send` enough for a spawned task.
+        let mut steps: Vec<(Key, Option<Known>, Option<CiliumEndpoint>)> = Vec::new();
         for (key, object) in &wanted {
             let found = known.get(key).cloned();
             if !found.as_ref().and_then(|found| found.content.as_ref()).is_some_and(|found| same(found, object)) {
-                steps.push((key.clone(), found, Some(object)));
+                steps.push((key.clone(), found, Some(object.clone())));
             }
         }
         for (key, found) in known.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
@@ -129,7 +130,7 @@ impl EndpointPublisher {
         }
         let work = steps.into_iter().map(|(key, found, object)| async move {
             let done = match object {
-                Some(object) => apply(client, &key, object).await.map(Some),
+                Some(object) => apply(client, &key, &object).await.map(Some),
                 None => delete(client, &key, found.as_ref(), node_ip).await.map(|()| None),
             };
             (key, found, done)
