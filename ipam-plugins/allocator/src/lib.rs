@@ -1,0 +1,12 @@
+#![doc = include_str!("../README.md")]
+
+mod range;
+
+mod bitmap;
+
+mod block;
+
+mod allocator;
+
+pub use allocator::{Allocator, Mode};
+pub use range::{MAX_IPV4_HOST_BITS, MAX_IPV6_ADDRESSES, Range};
