@@ -8,19 +8,33 @@ use nix::libc;
 use nix::unistd::{ForkResult, Pid, fork};
 use tokio::io::unix::AsyncFd;
 
-/// Forks a process that has one thread; `None` in the child.
-///
-/// # Errors
-/// `EAGAIN` and `ENOMEM` as of fork, `EBUSY` when the process has several threads.
-pub(crate) fn fork_single_threaded() -> io::Result<Option<Pid>> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
-    if threads != 1 {
-        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+/// Shows that the process has one thread. Taken early: `/proc` may be that of other processes later.
+#[derive(Debug)]
+pub(crate) struct SingleThreaded(());
+
+impl SingleThreaded {
+    /// Counts the threads.
+    ///
+    /// # Errors
+    /// `EBUSY` when there are several, and what reading `/proc` says.
+    pub(crate) fn check() -> io::Result<Self> {
+        match std::fs::read_dir("/proc/self/task")?.count() {
+            1 => Ok(Self(())),
+            _ => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+        }
     }
-    // SAFETY: the process has one thread, as checked above, so no lock can be held by a thread that the child lacks.
-    match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok(Some(child)),
-        ForkResult::Child => Ok(None),
+
+    /// Forks; `None` in the child.
+    ///
+    /// # Errors
+    /// `EAGAIN` and `ENOMEM` as of fork.
+    pub(crate) fn fork(&self) -> io::Result<Option<Pid>> {
+        // SAFETY: the process had one thread when it was checked, and `launch`, which alone forks, starts none; so no
+        // lock can be held by a thread that the child lacks.
+        match unsafe { fork() }? {
+            ForkResult::Parent { child } => Ok(Some(child)),
+            ForkResult::Child => Ok(None),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 
 use super::{ExecSpec, process};
-use crate::sys;
+use crate::sys::{self, SingleThreaded};
 
 /// Starts the process of a specification and waits for it; the code is that of a shell.
 pub(super) fn exec(spec: &Path) -> Result<u8, String> {
@@ -30,6 +30,7 @@ pub(super) fn exec(spec: &Path) -> Result<u8, String> {
 }
 
 fn start(spec: &ExecSpec, failure: &mut fs::File) -> Result<u8, String> {
+    let alone = SingleThreaded::check().map_err(|error| format!("fork: {error}"))?;
     let target = sys::pidfd_open(spec.pid).map_err(|error| format!("container is not running: {error}"))?;
     if let Some(cgroup) = &spec.cgroup {
         super::shim::join_cgroup(cgroup);
@@ -41,7 +42,7 @@ fn start(spec: &ExecSpec, failure: &mut fs::File) -> Result<u8, String> {
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWPID;
     setns(target, all).map_err(|error| format!("enter the container's namespaces: {}", error.desc()))?;
-    let Some(child) = sys::fork_single_threaded().map_err(|error| format!("fork: {error}"))? else {
+    let Some(child) = alone.fork().map_err(|error| format!("fork: {error}"))? else {
         // The process is not to outlive the request when the kubelet is killed.
         let _ = set_pdeathsig(Signal::SIGKILL);
         let why = process::become_program(&spec.process, None);

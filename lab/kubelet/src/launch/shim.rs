@@ -19,6 +19,7 @@ use nix::unistd::{Pid, pipe2, sethostname, setsid};
 use super::process::{Stdio, become_program};
 use super::{Exit, ProcessId, RunSpec, RunState, enter, rootfs};
 use crate::logs::LogWriter;
+use crate::sys::SingleThreaded;
 use crate::{files, sys};
 
 /// How long a line without an end waits for the rest of it, in milliseconds.
@@ -85,12 +86,13 @@ struct Started {
 
 fn start(spec: &RunSpec) -> Result<Started, String> {
     let system = |what: &'static str| move |error: Errno| format!("{what}: {}", error.desc());
+    let alone = SingleThreaded::check().map_err(|error| format!("fork: {error}"))?;
     let (why_read, why_write) = pipe2(OFlag::O_CLOEXEC).map_err(system("pipe"))?;
     let (ours, theirs) = if spec.process.tty { terminal()? } else { pipes(spec)? };
     if !spec.host_pid {
         unshare(CloneFlags::CLONE_NEWPID).map_err(system("make a pid namespace"))?;
     }
-    let Some(child) = sys::fork_single_threaded().map_err(|error| format!("fork: {error}"))? else {
+    let Some(child) = alone.fork().map_err(|error| format!("fork: {error}"))? else {
         drop(ours);
         let why = match isolate(spec) {
             Ok(()) => become_program(&spec.process, Some(theirs)),
