@@ -10,21 +10,19 @@ use async_trait::async_trait;
 use kinesin_abi::{Constants, DropReason, LAYOUT, endpoint_flag};
 use kinesin_core::{
     capability::ThisMachine,
-    chassis::{
-        AddressRow, Chassis, ChassisDesired, ChassisError, ChassisReport, Counter, EndpointSpec, NodeSpec,
-    },
+    chassis::{AddressRow, Chassis, ChassisDesired, ChassisError, ChassisReport, Counter, EndpointSpec, NodeSpec},
     registry::{BuildContext, BuildError},
     routing::Path,
     values::{EndpointId, Identity},
 };
-use kinesin_loader::{LoaderError, OwnerLock, Pins, TcMode};
+use kinesin_loader::{EventRing, LoaderError, OwnerLock, Pins, TcMode};
 use kinesin_netlink::{Link, Netlink, NetlinkError, SysctlError};
 use tokio::sync::Mutex;
 
 use crate::{
     config::{Config, Settings},
     constants,
-    datapath::{Datapath, NodeDevices},
+    datapath::{Datapath, NodeDevices, detach_all_filters},
     entries, host_device, kernel,
 };
 
@@ -87,12 +85,15 @@ impl Chassis for EbpfChassis {
         let mode = self.mode(&mut report);
 
         let running = match state.running.take() {
-            Some(running) if running.datapath.constants == wanted => running,
+            Some(running) if running.datapath.is_current(wanted, &self.settings.slots).map_err(loader_error)? => {
+                running
+            }
             other => {
-                // Programs with other constants are another generation; tables and links carry over.
-                drop(other);
+                // Programs with other constants or slots are another generation; tables and links carry over.
                 report.changes += 1;
-                self.start(desired, wanted, mode)?
+                let next = self.start(desired, wanted, mode)?;
+                drop(other);
+                next
             }
         };
         let running = state.running.insert(running);
@@ -118,14 +119,19 @@ impl Chassis for EbpfChassis {
         check_device(&netlink, endpoint).await?;
         host_device::endpoint(&endpoint.device, &running.node).map_err(sysctl_error)?;
         running.attach(endpoint).map_err(loader_error)?;
-        running.endpoints.insert(endpoint.id, endpoint.clone());
+        if let Some(old) = running.endpoints.insert(endpoint.id, endpoint.clone()) {
+            running.forget_addresses(&old, endpoint).map_err(loader_error)?;
+        }
         Ok(())
     }
 
     async fn detach(&self, endpoint: &EndpointSpec) -> Result<(), ChassisError> {
         let mut state = self.state.lock().await;
         let running = state.running.as_mut().ok_or(ChassisError::NotReady)?;
-        running.detach(endpoint).map_err(loader_error)?;
+        let netlink = Netlink::new().map_err(netlink_error)?;
+        // A host end that is still there keeps its programs, which let nothing pass from now on (see `remove_stale`).
+        let is_gone = check_device(&netlink, endpoint).await.is_err();
+        running.detach(endpoint, is_gone).map_err(loader_error)?;
         running.endpoints.remove(&endpoint.id);
         Ok(())
     }
@@ -185,20 +191,17 @@ impl Chassis for EbpfChassis {
     async fn retire(&self) -> Result<(), ChassisError> {
         let mut state = self.state.lock().await;
         let mut left = Vec::new();
-        let running = state.running.take();
-        if let Some(running) = &running {
-            for endpoint in running.endpoints.values() {
-                if let Err(error) = running.datapath.detach_endpoint(&endpoint.device, endpoint.ifindex) {
-                    left.push(error.to_string());
-                }
-            }
+        drop(state.running.take());
+        let netlink = Netlink::new();
+        if let Ok(netlink) = &netlink {
+            left.extend(remove_filters(netlink).await);
         }
         // Also what an earlier run left; links go with their pins.
         match Pins::open(&self.bpffs, LAYOUT).and_then(|pins| pins.remove_all()) {
             Ok(()) => {}
             Err(error) => left.push(error.to_string()),
         }
-        let removed = match Netlink::new() {
+        let removed = match netlink {
             Ok(netlink) => host_device::remove(&netlink).await,
             Err(error) => Err(error),
         };
@@ -211,16 +214,20 @@ impl Chassis for EbpfChassis {
 }
 
 impl EbpfChassis {
+    /// Opens the drop events for reading; there is one reader at a time.
+    ///
+    /// # Errors
+    /// `NotReady` before the first `apply`, `Kernel` when the ring cannot be opened.
+    pub async fn events(&self) -> Result<EventRing, ChassisError> {
+        let state = self.state.lock().await;
+        state.running.as_ref().ok_or(ChassisError::NotReady)?.datapath.events().map_err(loader_error)
+    }
+
     /// Loads a generation for these constants.
     fn start(&self, desired: &ChassisDesired, wanted: Constants, mode: TcMode) -> Result<Running, ChassisError> {
         let pins = Pins::open(&self.bpffs, LAYOUT).map_err(loader_error)?;
         let datapath = Datapath::load(pins, wanted, mode, &self.settings.slots).map_err(loader_error)?;
-        Ok(Running {
-            datapath,
-            node: desired.node.clone(),
-            paths: desired.paths.clone(),
-            endpoints: BTreeMap::new(),
-        })
+        Ok(Running { datapath, node: desired.node.clone(), paths: desired.paths.clone(), endpoints: BTreeMap::new() })
     }
 
     async fn uplinks(&self, netlink: &Netlink, node: &NodeSpec) -> Result<Vec<Link>, ChassisError> {
@@ -263,6 +270,8 @@ async fn reconcile(
     desired: &BTreeMap<EndpointId, EndpointSpec>,
     report: &mut ChassisReport,
 ) -> Result<(), ChassisError> {
+    let links: Vec<_> =
+        netlink.addresses().await.map_err(netlink_error)?.into_iter().map(|(_, address)| address).collect();
     let mut alive = BTreeMap::new();
     for (id, endpoint) in desired {
         let ready = match check_device(netlink, endpoint).await {
@@ -275,7 +284,6 @@ async fn reconcile(
         }
     }
     // What leaves the tables first keeps a vanished endpoint's address from being delivered to its successor's device.
-    let table = entries::endpoints(&running.node, alive.values());
     let known: BTreeSet<u32> = alive.values().map(|endpoint| endpoint.ifindex).collect();
     let datapath = &mut running.datapath;
     for ifindex in datapath.devices.entries().map_err(loader_error)?.into_keys().filter(|old| !known.contains(old)) {
@@ -284,26 +292,26 @@ async fn reconcile(
     }
     // Programs before entries: until its entry is there, a device passes nothing.
     for (id, endpoint) in &alive {
-        if let Err(error) = datapath.attach_endpoint(&endpoint.device, endpoint.ifindex) {
-            report.failed.insert(*id, error.to_string());
+        match datapath.attach_endpoint(&endpoint.device, endpoint.ifindex) {
+            Ok(changes) => report.changes += changes,
+            Err(error) => drop(report.failed.insert(*id, error.to_string())),
         }
     }
-    let attached: BTreeMap<u32, _> = alive
-        .values()
-        .filter(|endpoint| !report.failed.contains_key(&endpoint.id))
-        .map(|endpoint| (endpoint.ifindex, entries::device(endpoint)))
-        .collect();
+    alive.retain(|id, _| !report.failed.contains_key(id));
+    let table = entries::endpoints(&running.node, &links, alive.values());
+    let attached: BTreeMap<u32, _> =
+        alive.values().map(|endpoint| (endpoint.ifindex, entries::device(endpoint))).collect();
     report.changes += datapath.devices.sync(&attached).map_err(loader_error)?;
     report.changes += datapath.endpoints.sync(&table).map_err(loader_error)?;
     let prefixes = entries::prefixes(&running.node, &running.paths);
     report.changes += datapath.prefixes.sync(&prefixes).map_err(loader_error)?;
-    datapath.attach_node(devices).map_err(loader_error)?;
+    report.changes += datapath.attach_node(devices).map_err(loader_error)?;
 
     let mut kept: BTreeSet<u32> = attached.into_keys().collect();
     kept.insert(devices.host.1);
     kept.extend(devices.uplinks.iter().map(|(_, index)| *index));
-    report.changes += datapath.remove_stale(&kept).map_err(loader_error)?;
-    alive.retain(|id, _| !report.failed.contains_key(id));
+    let existing = netlink.links().await.map_err(netlink_error)?.into_iter().map(|link| link.index).collect();
+    report.changes += datapath.remove_stale(&kept, &existing).map_err(loader_error)?;
     running.endpoints = alive;
     Ok(())
 }
@@ -318,7 +326,18 @@ impl Running {
         Ok(())
     }
 
-    fn detach(&mut self, endpoint: &EndpointSpec) -> Result<(), LoaderError> {
+    /// Removes the addresses that an endpoint had and has no more.
+    fn forget_addresses(&mut self, old: &EndpointSpec, new: &EndpointSpec) -> Result<(), LoaderError> {
+        let kept: BTreeSet<_> = entries::endpoint(new).map(|(key, _)| key).collect();
+        for (key, _) in entries::endpoint(old).filter(|(key, _)| !kept.contains(key)) {
+            if self.datapath.endpoints.get(&key)?.is_some_and(|found| found.id == old.id.0) {
+                self.datapath.endpoints.remove(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, endpoint: &EndpointSpec, is_gone: bool) -> Result<(), LoaderError> {
         for (key, _) in entries::endpoint(endpoint) {
             // The address may have a new holder by now.
             let holder = self.datapath.endpoints.get(&key)?;
@@ -329,9 +348,24 @@ impl Running {
         let on_device = self.datapath.devices.get(&endpoint.ifindex)?;
         if on_device.is_some_and(|found| found.id == endpoint.id.0) {
             self.datapath.devices.remove(&endpoint.ifindex)?;
+        }
+        if is_gone {
             self.datapath.detach_endpoint(&endpoint.device, endpoint.ifindex)?;
         }
         Ok(())
+    }
+}
+
+/// Takes our filters off every device of the node; the answer is what could not be done.
+async fn remove_filters(netlink: &Netlink) -> Vec<String> {
+    match netlink.links().await {
+        Ok(links) => links
+            .iter()
+            .filter(|link| !link.loopback)
+            .filter_map(|link| detach_all_filters(&link.name, link.index).err())
+            .map(|error| error.to_string())
+            .collect(),
+        Err(error) => vec![error.to_string()],
     }
 }
 

@@ -2,26 +2,30 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use aya::programs::SchedClassifier;
+use aya::programs::{ProgramError, SchedClassifier};
 use kinesin_abi::{
-    Bucket, Constants, Continuation, DeviceValue, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue, Metric, PacketState, Stage, map,
+    Bucket, Constants, Continuation, DeviceValue, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue, Metric,
+    PacketState, Stage, map,
 };
 use kinesin_loader::{
-    Attachment, Direction, LoadSpec, Loaded, LoaderError, PerCpuTable, Pins, PrefixTable, SharedMap, Table, TcMode, link, pins,
+    Attachment, Direction, EventRing, LoadSpec, Loaded, LoaderError, PerCpuTable, Pins, PrefixTable, SharedMap, Table,
+    TcMode, link, pins,
 };
 
-use crate::{OBJECT, constants};
+use crate::{OBJECT, constants, kernel};
 
 /// Programs that attach to devices.
 const ENTRIES: [&str; 4] = ["from_container", "to_container", "from_netdev", "from_host"];
+/// Programs on the host end of an endpoint, in the order in which they are attached: what comes out of a pod last.
+const ENDPOINT: [(&str, Direction); 2] = [("to_container", Direction::Egress), ("from_container", Direction::Ingress)];
 /// Programs that slot programs tail-call, by continuation.
-const CONTINUATIONS: [(Continuation, &str); 3] = [
-    (Continuation::Next, "cont_next"),
-    (Continuation::Deliver, "cont_deliver"),
-    (Continuation::Drop, "cont_drop"),
+const CONTINUATIONS: [(u32, &str); 3] = [
+    (Continuation::Next as u32, "cont_next"),
+    (Continuation::Deliver as u32, "cont_deliver"),
+    (Continuation::Drop as u32, "cont_drop"),
 ];
 
 /// Maps that every generation shares.
@@ -69,6 +73,12 @@ pub(crate) struct Datapath {
     /// What is known of prefixes.
     pub(crate) prefixes: PrefixTable<IpcacheKey, IpcacheValue>,
     metrics: PerCpuTable<Metric>,
+    /// Programs in the slots, by their number in the kernel.
+    slots: BTreeMap<Stage, u32>,
+    /// Where this generation's programs are attached.
+    attached: BTreeSet<Attachment>,
+    /// Whether what an earlier generation attached may still be there.
+    takes_over: bool,
 }
 
 impl Datapath {
@@ -79,6 +89,9 @@ impl Datapath {
         mode: TcMode,
         slots: &BTreeMap<Stage, PathBuf>,
     ) -> Result<Self, LoaderError> {
+        if OBJECT.is_empty() {
+            return Err(LoaderError::NoObject { remedy: kernel::BUILD_PROGRAMS });
+        }
         let generation = pins.new_generation()?;
         let mut programs = ENTRIES.to_vec();
         if !slots.is_empty() {
@@ -89,24 +102,21 @@ impl Datapath {
             constants: &constants::symbols(&constants),
             shared: &SHARED,
             maps: &pins.maps(),
-            per_generation: &[map::SLOTS, map::CONT],
+            per_generation: &[map::SLOTS],
             generation: &generation,
             programs: &programs,
         };
         let mut loaded = Loaded::load(&spec)?;
-        // Both arrays are filled before any link is switched to this generation, and never changed afterwards.
-        if !slots.is_empty() {
-            for (continuation, program) in CONTINUATIONS {
-                loaded.put_own_program(map::CONT, continuation as u32, program)?;
-            }
-        }
+        // The slots are filled before any link is switched to this generation, and never changed afterwards.
+        let mut filled = BTreeMap::new();
         for (stage, path) in slots {
-            let action = || format!("use the pinned program {} for stage {:?}", path.display(), stage.name());
-            let failed = |source| LoaderError::Program { action: action(), source };
-            let program = SchedClassifier::from_pin(path).map_err(failed)?;
-            let descriptor =
-                program.fd().and_then(|found| found.try_clone().map_err(Into::into)).map_err(failed)?;
+            let (program, id) = slot_program(*stage, path)?;
+            let descriptor = program.fd().and_then(|found| found.try_clone().map_err(Into::into));
+            let descriptor = descriptor.map_err(|source| slot_error(*stage, path, source))?;
             loaded.put_program(map::SLOTS, *stage as u32, &descriptor)?;
+            let pin = generation.join(format!("{}_{}", map::CONT, stage.name()));
+            loaded.fill_array_of(&program, map::CONT, &CONTINUATIONS, &pin)?;
+            filled.insert(*stage, id);
         }
         Ok(Self {
             devices: Table::new(map::DEVICES, loaded.take_map(map::DEVICES)?)?,
@@ -117,7 +127,32 @@ impl Datapath {
             loaded,
             mode,
             constants,
+            slots: filled,
+            attached: BTreeSet::new(),
+            takes_over: true,
         })
+    }
+
+    /// Whether this generation is what `constants` and the programs that are pinned for `slots` by now ask for.
+    pub(crate) fn is_current(
+        &self,
+        constants: Constants,
+        slots: &BTreeMap<Stage, PathBuf>,
+    ) -> Result<bool, LoaderError> {
+        if self.constants != constants || !self.loaded.generation.is_dir() {
+            return Ok(false);
+        }
+        for (stage, path) in slots {
+            if self.slots.get(stage) != Some(&slot_program(*stage, path)?.1) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Opens the events of all generations for reading.
+    pub(crate) fn events(&self) -> Result<EventRing, LoaderError> {
+        EventRing::open(&self.pins.maps().join(map::EVENTS))
     }
 
     /// How programs are attached.
@@ -125,39 +160,63 @@ impl Datapath {
         self.mode
     }
 
-    /// Attaches both directions of a host end. A packet passes only once the tables know the device.
-    pub(crate) fn attach_endpoint(&mut self, device: &str, ifindex: u32) -> Result<(), LoaderError> {
-        self.attach("to_container", device, ifindex, Direction::Egress)?;
-        self.attach("from_container", device, ifindex, Direction::Ingress)
+    /// Attaches both directions of a host end; the answer is the number of changes. A packet passes only once the tables
+    /// know the device.
+    pub(crate) fn attach_endpoint(&mut self, device: &str, ifindex: u32) -> Result<usize, LoaderError> {
+        ENDPOINT.into_iter().map(|(program, direction)| self.attach(program, device, ifindex, direction)).sum()
     }
 
-    /// Attaches the node's own programs.
-    pub(crate) fn attach_node(&mut self, devices: &NodeDevices) -> Result<(), LoaderError> {
-        self.attach("from_host", &devices.host.0, devices.host.1, Direction::Egress)?;
+    /// Attaches the node's own programs; the answer is the number of changes.
+    pub(crate) fn attach_node(&mut self, devices: &NodeDevices) -> Result<usize, LoaderError> {
+        let mut changes = self.attach("from_host", &devices.host.0, devices.host.1, Direction::Egress)?;
         for (name, ifindex) in &devices.uplinks {
-            self.attach("from_netdev", name, *ifindex, Direction::Ingress)?;
+            changes += self.attach("from_netdev", name, *ifindex, Direction::Ingress)?;
         }
-        Ok(())
+        Ok(changes)
     }
 
     /// Takes both programs off a host end.
-    pub(crate) fn detach_endpoint(&self, device: &str, ifindex: u32) -> Result<(), LoaderError> {
-        for direction in [Direction::Ingress, Direction::Egress] {
+    pub(crate) fn detach_endpoint(&mut self, device: &str, ifindex: u32) -> Result<(), LoaderError> {
+        for (program, direction) in ENDPOINT {
             let place = Attachment { device: device.to_owned(), ifindex, direction };
-            link::detach(&place, self.mode, &self.pins.links())?;
+            link::detach_link(&place, &self.pins.links())?;
+            if self.mode == TcMode::Clsact {
+                link::detach_filters(&place, program)?;
+            }
+            self.attached.remove(&place);
         }
         Ok(())
     }
 
-    /// Removes links of devices that are not in `kept`, then generations that no link uses any more.
-    pub(crate) fn remove_stale(&self, kept: &BTreeSet<u32>) -> Result<usize, LoaderError> {
+    /// Removes links that are not needed any more or that filters have replaced, then generations that no link uses any
+    /// more. `kept` are the devices in use, `existing` all there are.
+    ///
+    /// A host end that is no endpoint's any more keeps its programs for as long as it exists: without an entry in the
+    /// tables they let nothing pass, and without programs the node's stack would forward for it.
+    pub(crate) fn remove_stale(
+        &mut self,
+        kept: &BTreeSet<u32>,
+        existing: &BTreeSet<u32>,
+    ) -> Result<usize, LoaderError> {
         let mut removed = 0;
-        for name in self.pins.link_names()? {
-            if Attachment::ifindex_of_pin(&name).is_none_or(|ifindex| !kept.contains(&ifindex)) {
+        let names = self.pins.link_names()?;
+        let mut directions: BTreeMap<u32, usize> = BTreeMap::new();
+        for ifindex in names.iter().filter_map(|name| Attachment::ifindex_of_pin(name)) {
+            *directions.entry(ifindex).or_default() += 1;
+        }
+        // Of all devices only host ends have programs in both directions.
+        let is_host_end =
+            |ifindex: u32| existing.contains(&ifindex) && directions.get(&ifindex) == Some(&ENDPOINT.len());
+        for name in names {
+            let in_use = Attachment::ifindex_of_pin(&name)
+                .is_some_and(|ifindex| kept.contains(&ifindex) || is_host_end(ifindex));
+            if !in_use || self.mode == TcMode::Clsact {
                 pins::remove_pin(&self.pins.links().join(name))?;
                 removed += 1;
             }
         }
+        self.attached.retain(|place| kept.contains(&place.ifindex));
+        self.takes_over = false;
         self.pins.remove_generations_except(&self.loaded.generation)?;
         Ok(removed)
     }
@@ -184,9 +243,43 @@ impl Datapath {
         device: &str,
         ifindex: u32,
         direction: Direction,
-    ) -> Result<(), LoaderError> {
+    ) -> Result<usize, LoaderError> {
         let place = Attachment { device: device.to_owned(), ifindex, direction };
         let links = self.pins.links();
-        link::attach(self.loaded.program(program)?, &place, self.mode, &links)
+        let changed = link::attach(self.loaded.program(program)?, &place, self.mode, &links)?;
+        let first = self.attached.insert(place.clone());
+        if self.takes_over && self.mode == TcMode::Tcx {
+            // An earlier agent may have been told to use filters; the link is there already, so nothing is missed.
+            link::detach_filters(&place, program)?;
+        }
+        // A filter does not tell whether it was ours; that this generation had attached it does.
+        Ok(usize::from(match self.mode {
+            TcMode::Tcx => changed,
+            TcMode::Clsact => first,
+        }))
+    }
+}
+
+/// Takes the filters of every program of ours off a device, whoever attached them.
+pub(crate) fn detach_all_filters(device: &str, ifindex: u32) -> Result<(), LoaderError> {
+    let node = [("from_netdev", Direction::Ingress), ("from_host", Direction::Egress)];
+    for (program, direction) in ENDPOINT.into_iter().chain(node) {
+        link::detach_filters(&Attachment { device: device.to_owned(), ifindex, direction }, program)?;
+    }
+    Ok(())
+}
+
+/// The program that is pinned for a slot, and its number in the kernel.
+fn slot_program(stage: Stage, path: &Path) -> Result<(SchedClassifier, u32), LoaderError> {
+    let failed = |source| slot_error(stage, path, source);
+    let program = SchedClassifier::from_pin(path).map_err(failed)?;
+    let id = program.info().map_err(failed)?.id();
+    Ok((program, id))
+}
+
+fn slot_error(stage: Stage, path: &Path, source: ProgramError) -> LoaderError {
+    LoaderError::Program {
+        action: format!("use the pinned program {} for stage {:?}", path.display(), stage.name()),
+        source,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
 use kinesin_abi::{
     Address, DeviceValue, EndpointKey, EndpointValue, FAMILY_V4, FAMILY_V6, IpcacheKey, IpcacheValue, carrier,
     endpoint_flag, ipcache_flag,
@@ -11,7 +12,6 @@ use kinesin_core::{
     routing::Path,
     values::{Carrier, Identity, Mac},
 };
-use ipnet::IpNet;
 
 /// Bits of a prefix key before the address: its family.
 const FAMILY_BITS: u32 = 32;
@@ -58,8 +58,7 @@ fn ethernet(destination: Mac, source: Mac) -> [u32; 3] {
 
 /// Destination and source out of the first twelve bytes of an Ethernet header.
 pub(crate) fn macs(eth: [u32; 3]) -> (Mac, Mac) {
-    let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) =
-        (eth[0].to_ne_bytes(), eth[1].to_ne_bytes(), eth[2].to_ne_bytes());
+    let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) = (eth[0].to_ne_bytes(), eth[1].to_ne_bytes(), eth[2].to_ne_bytes());
     (Mac([a, b, c, d, e, f]), Mac([g, h, i, j, k, l]))
 }
 
@@ -101,20 +100,26 @@ pub(crate) fn endpoint(endpoint: &EndpointSpec) -> impl Iterator<Item = (Endpoin
 }
 
 /// The entries of the node's own addresses.
-pub(crate) fn host(node: &NodeSpec) -> impl Iterator<Item = (EndpointKey, EndpointValue)> {
-    let value =
-        EndpointValue { flags: endpoint_flag::HOST, identity: Identity::HOST.0, ..EndpointValue::default() };
-    node.addresses.iter().chain(&node.router).map(move |ip| (endpoint_key(*ip), value))
+///
+/// `links` are the addresses of its devices with their prefixes: what is sent to the broadcast address of one reaches the
+/// node's sockets too, its tunnel's among them.
+pub(crate) fn host(node: &NodeSpec, links: &[IpNet]) -> BTreeMap<EndpointKey, EndpointValue> {
+    let value = EndpointValue { flags: endpoint_flag::HOST, identity: Identity::HOST.0, ..EndpointValue::default() };
+    let groups = links.iter().filter(|net| net.addr().is_ipv4() && net.prefix_len() < 31);
+    let groups = groups.flat_map(|net| [net.network(), net.broadcast()]);
+    let all = node.addresses.iter().chain(&node.router).copied().chain(groups);
+    all.map(|ip| (endpoint_key(ip), value)).collect()
 }
 
 /// The whole endpoint table.
 pub(crate) fn endpoints<'a>(
     node: &NodeSpec,
+    links: &[IpNet],
     all: impl Iterator<Item = &'a EndpointSpec>,
 ) -> BTreeMap<EndpointKey, EndpointValue> {
     // An address that is the node's own stays the node's own, whatever an endpoint says.
     let mut table: BTreeMap<_, _> = all.flat_map(endpoint).collect();
-    table.extend(host(node));
+    table.extend(host(node, links));
     table
 }
 
@@ -137,6 +142,7 @@ pub(crate) fn prefixes(node: &NodeSpec, paths: &[Path]) -> BTreeMap<(u32, Ipcach
             node: addr,
             node_family: family,
             carrier: carrier_number(path.carrier),
+            flags: if path.next_hop == Some(path.node) { 0 } else { ipcache_flag::ROUTED },
             ..IpcacheValue::default()
         };
         table.insert(prefix_key(&path.prefix), value);
@@ -149,7 +155,7 @@ pub(crate) fn prefixes(node: &NodeSpec, paths: &[Path]) -> BTreeMap<(u32, Ipcach
             node_family: family,
             // Nodes are reached as the network is, in every mode.
             carrier: carrier::NATIVE,
-            flags: ipcache_flag::NODE,
+            flags: ipcache_flag::NODE | ipcache_flag::ROUTED,
             ..IpcacheValue::default()
         };
         table.insert(prefix_key(&IpNet::from(*peer)), value);

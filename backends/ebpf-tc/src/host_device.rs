@@ -41,8 +41,7 @@ async fn pair(netlink: &Netlink, mtu: u32, changes: &mut usize) -> Result<Link, 
         remove(netlink).await?;
     }
     if netlink.find_link(HOST).await?.is_none() {
-        let spec =
-            VethSpec { name: HOST, mac: None, peer_name: NET, peer_mac: None, peer_netns: None, mtu: Some(mtu) };
+        let spec = VethSpec { name: HOST, mac: None, peer_name: NET, peer_mac: None, peer_netns: None, mtu: Some(mtu) };
         netlink.add_veth(&spec).await?;
         *changes += 1;
     }
@@ -65,12 +64,7 @@ async fn pair(netlink: &Netlink, mtu: u32, changes: &mut usize) -> Result<Link, 
     netlink.link(HOST).await
 }
 
-async fn addresses(
-    netlink: &Netlink,
-    host: &Link,
-    router: &[IpAddr],
-    changes: &mut usize,
-) -> Result<(), NetlinkError> {
+async fn addresses(netlink: &Netlink, host: &Link, router: &[IpAddr], changes: &mut usize) -> Result<(), NetlinkError> {
     let actual = netlink.addresses_of(host.index).await?;
     for address in router.iter().copied().map(IpNet::from) {
         if !actual.contains(&address) {

@@ -4,9 +4,24 @@ use std::path::Path;
 
 use kinesin_core::capability::{Capability, KernelFeature, KernelVersion, Requirement};
 
+/// The kernel programs themselves, which a build without their toolchain lacks.
+const PROGRAMS: Capability = Capability("kernel-programs");
+
+/// What a build without the kernel programs says.
+pub(crate) const NO_PROGRAMS: &str = "this binary was built without the kernel programs";
+/// What to do about it.
+pub(crate) const BUILD_PROGRAMS: &str =
+    "build it with `./x build` or start it with `./x up`, which fetch what compiles them";
+
 /// What the chassis provides.
-pub(crate) const PROVIDES: &[Capability] =
-    &[Capability::CHASSIS_EBPF, Capability::POLICY_BEFORE_PACKET, Capability::IPV4, Capability::IPV6];
+pub(crate) const PROVIDES: &[Capability] = &[
+    Capability::CHASSIS_EBPF,
+    Capability::POLICY_BEFORE_PACKET,
+    Capability::IPV4,
+    Capability::IPV6,
+    #[cfg(kernel_programs)]
+    PROGRAMS,
+];
 
 /// The oldest kernel that is supported on this architecture.
 const FLOOR: KernelVersion =
@@ -14,6 +29,8 @@ const FLOOR: KernelVersion =
 
 /// What the chassis needs.
 pub(crate) const REQUIRES: &[Requirement] = &[
+    // Met by itself, if at all: so the check of the combination tells before anything is touched.
+    Requirement::Needs { capability: PROGRAMS, reason: NO_PROGRAMS, remedy: BUILD_PROGRAMS },
     Requirement::Kernel(KernelFeature {
         name: "bpf_redirect_peer, bpf_redirect_neigh, BPF ring buffers",
         since: FLOOR,

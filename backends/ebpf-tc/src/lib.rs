@@ -12,7 +12,7 @@ mod backend;
 pub use backend::EbpfChassis;
 pub use config::Config;
 
-/// The kernel programs, one object file.
+/// The kernel programs, one object file; empty in a build without their toolchain.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kinesin-tc.o"));
 
 kinesin_core::inventory::submit! {

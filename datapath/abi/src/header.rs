@@ -69,10 +69,18 @@ pub fn c_header() -> String {
         }
         define(&mut out, &format!("KINESIN_DROP_{upper}"), *reason as u32);
     }
-    out.push_str("\n/* Names of the maps that a slot program shares with the pipeline, by pin. */\n");
-    for (name, value) in [("STATE", map::STATE), ("CONT", map::CONT)] {
-        let _ = writeln!(out, "#define KINESIN_MAP_{name} \"{value}\"");
-    }
+    let _ = write!(
+        out,
+        "\n/*\n \
+         * Maps of a slot program: {state}, a per-CPU array with one struct kinesin_packet_state, shared with the\n \
+         * pipeline by its pin <bpffs>/kinesin/v{LAYOUT}/maps/{state}; and {cont}, a program array of {count} entries of\n \
+         * the program's own, which the chassis fills. Both names are what the chassis looks for.\n \
+         */\n",
+        state = map::STATE,
+        cont = map::CONT,
+        count = Continuation::Drop as u32 + 1,
+    );
+    define(&mut out, "KINESIN_CONTINUATIONS", Continuation::Drop as u32 + 1);
     declare::<PacketState>(&mut out);
     declare::<EndpointKey>(&mut out);
     declare::<EndpointValue>(&mut out);

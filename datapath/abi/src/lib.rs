@@ -34,6 +34,8 @@ pub use table::{
     IpcacheKey, IpcacheValue, Metric, PolicyKey, PolicyValue, carrier, endpoint_flag, identity, ipcache_flag, map,
     metric_index,
 };
+#[cfg(feature = "user")]
+pub use user::read_record;
 
 /// Version of the layout of every record in this crate.
 pub const LAYOUT: u32 = 1;

@@ -77,6 +77,8 @@ reasons! {
     TunnelForbidden = 170, "Encapsulation traffic is prohibited";
     /// Multicast, broadcast and ICMPv6 that a pod's link does not need.
     ForbiddenIcmp6 = 176, "Forbidden ICMPv6 message";
+    /// A frame with a VLAN tag: it would reach a VLAN of the underlay that its sender has no part in.
+    VlanForbidden = 182, "VLAN traffic disallowed by VLAN filter";
     /// TTL or hop limit used up.
     TtlExceeded = 196, "TTL exceeded";
     /// More ICMP errors than the limit.

@@ -28,7 +28,7 @@ pub mod map {
     pub const BUCKET: &str = "KIN_BUCKET";
     /// Program array, indexed by stage: programs that fill slots. One per generation.
     pub const SLOTS: &str = "KIN_SLOTS";
-    /// Program array, indexed by continuation. One per generation.
+    /// Program array, indexed by continuation. Each slot program has one of its own by this name, which the chassis fills.
     pub const CONT: &str = "KIN_CONT";
 
     /// Entries of [`DEVICES`]: one per endpoint; endpoint numbers have 16 bits.
@@ -85,6 +85,8 @@ pub mod ipcache_flag {
     pub const NODE: u16 = 1;
     /// The prefix is a pod CIDR of this node.
     pub const LOCAL_CIDR: u16 = 2;
+    /// The way there is looked up in the node's routing tables; without it `node` is a neighbour on the uplink.
+    pub const ROUTED: u16 = 4;
 }
 
 record! {

@@ -55,6 +55,12 @@ pub enum LoaderError {
     /// The object file was refused.
     #[error("cannot load the object file: {}", tail(.0))]
     Object(EbpfError),
+    /// There is no object file.
+    #[error("this binary was built without the kernel programs; {remedy}")]
+    NoObject {
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// A program or map is not in the object file.
     #[error("the object file has no {kind} {name:?}; build programs and loader together")]
     Missing {

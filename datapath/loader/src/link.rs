@@ -86,6 +86,9 @@ impl Attachment {
 
 /// Attaches `program`, or puts it in the place of what an earlier generation attached there. Links are pinned in `links`.
 ///
+/// The answer tells whether that changed anything. A filter of a clsact qdisc does not say which program it runs, so one
+/// that is there counts as changed; a caller that knows better says so itself.
+///
 /// # Errors
 /// `Program` when the device is gone or the kernel refuses; `Pin` when the link cannot be pinned.
 pub fn attach(
@@ -93,40 +96,47 @@ pub fn attach(
     place: &Attachment,
     mode: TcMode,
     links: &Path,
-) -> Result<(), LoaderError> {
+) -> Result<bool, LoaderError> {
     match mode {
         TcMode::Tcx => attach_tcx(program, place, links),
         TcMode::Clsact => attach_clsact(program, place),
     }
 }
 
-/// Takes a program off; a device or program that is gone already is fine.
+/// Takes the link off; a device or link that is gone already is fine.
 ///
 /// # Errors
-/// `Pin` when the link's pin cannot be removed; `Program` when a filter cannot.
-pub fn detach(place: &Attachment, mode: TcMode, links: &Path) -> Result<(), LoaderError> {
-    match mode {
-        TcMode::Tcx => pins::remove_pin(&links.join(place.pin_name())),
-        TcMode::Clsact => {
-            let link = SchedClassifierLink::attached(
-                &place.device,
-                place.direction.attach_type(),
-                PRIORITY,
-                TcHandle::new(0, 1),
-                None,
-            );
-            // The link detaches as it is dropped; a device that is gone has taken its filters along.
-            drop(link);
-            Ok(())
+/// `Pin` when the link's pin cannot be removed.
+pub fn detach_link(place: &Attachment, links: &Path) -> Result<(), LoaderError> {
+    pins::remove_pin(&links.join(place.pin_name()))
+}
+
+/// Takes the filters of programs of this name off; the answer tells whether there were some. The qdisc stays, since
+/// others may have filters on it.
+///
+/// # Errors
+/// `Program` when a filter cannot be removed.
+pub fn detach_filters(place: &Attachment, program: &str) -> Result<bool, LoaderError> {
+    match tc::qdisc_detach_program(&place.device, place.direction.attach_type(), program) {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            let error = ProgramError::from(error);
+            // No such filter, no clsact qdisc at all, or no such device, which has taken its filters along.
+            let gone = [Errno::ENOENT, Errno::EINVAL, Errno::ENODEV, Errno::EOPNOTSUPP];
+            match errno(&error) {
+                Some(number) if gone.iter().any(|known| *known as i32 == number) => Ok(false),
+                None if is_not_found(&error) => Ok(false),
+                _ => Err(place.failed(error)),
+            }
         }
     }
 }
 
-fn attach_tcx(program: &mut SchedClassifier, place: &Attachment, links: &Path) -> Result<(), LoaderError> {
+fn attach_tcx(program: &mut SchedClassifier, place: &Attachment, links: &Path) -> Result<bool, LoaderError> {
     let pin = links.join(place.pin_name());
     if pin.exists() {
         match replace_pinned(program, &pin) {
-            Ok(()) => return Ok(()),
+            Ok(changed) => return Ok(changed),
             Err(error) => {
                 // The device went away and took the link with it; the pin holds an empty shell.
                 tracing::debug!(pin = %pin.display(), %error, "pinned link is dead, attaching anew");
@@ -146,18 +156,21 @@ fn attach_tcx(program: &mut SchedClassifier, place: &Attachment, links: &Path) -
     };
     let link: FdLink = link.try_into().map_err(|error: LinkError| unpinned(&error))?;
     // The pin keeps the link alive; the descriptor is closed with the value.
-    link.pin(&pin).map(drop).map_err(|error| unpinned(&error))
+    link.pin(&pin).map_err(|error| unpinned(&error))?;
+    Ok(true)
 }
 
-fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<bool, Box<dyn std::error::Error>> {
     let link = FdLink::from(PinnedLink::from_pin(pin)?);
+    let same = link.info()?.program_id() == program.info()?.id();
+    // Also when it is the same: only the update tells a link whose device is gone.
     let id = program.attach_to_link(link.try_into()?)?;
     // Closes the descriptor; the pin keeps the link.
     drop(program.take_link(id)?);
-    Ok(())
+    Ok(!same)
 }
 
-fn attach_clsact(program: &mut SchedClassifier, place: &Attachment) -> Result<(), LoaderError> {
+fn attach_clsact(program: &mut SchedClassifier, place: &Attachment) -> Result<bool, LoaderError> {
     let direction = place.direction.attach_type();
     if let Err(error) = tc::qdisc_add_clsact(&place.device) {
         if !is_existing(&ProgramError::from(error)) {
@@ -175,18 +188,31 @@ fn attach_clsact(program: &mut SchedClassifier, place: &Attachment) -> Result<()
     let link = attached.and_then(|id| program.take_link(id)).map_err(|source| place.failed(source))?;
     // Dropping the link would detach the filter, which shall stay while the agent is away.
     mem::forget(link);
-    Ok(())
+    Ok(true)
+}
+
+/// The innermost I/O error among the causes.
+fn io_error(error: &ProgramError) -> Option<&io::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut last = None;
+    while let Some(found) = cause {
+        last = found.downcast_ref::<io::Error>().or(last);
+        cause = found.source();
+    }
+    last
+}
+
+fn errno(error: &ProgramError) -> Option<i32> {
+    io_error(error).and_then(io::Error::raw_os_error)
+}
+
+fn is_not_found(error: &ProgramError) -> bool {
+    io_error(error).is_some_and(|found| found.kind() == io::ErrorKind::NotFound)
 }
 
 fn is_existing(error: &ProgramError) -> bool {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(found) = cause {
-        if let Some(found) = found.downcast_ref::<io::Error>() {
-            return found.raw_os_error() == Some(Errno::EEXIST as i32);
-        }
-        cause = found.source();
-    }
-    error.to_string().contains("exists")
+    // aya gives the kernel's words where the answer carries them, and then no number.
+    errno(error) == Some(Errno::EEXIST as i32) || error.to_string().contains("exists")
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! Loads an object file: constants set, maps shared by pin, programs verified.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Map, MapData, ProgramArray},
+    maps::{Map, MapData, MapInfo, ProgramArray},
     programs::{ProgramFd, SchedClassifier},
 };
 
@@ -58,6 +61,8 @@ impl Loaded {
             check_pin(&spec.maps.join(map.name), map)?;
         }
         let mut loader = EbpfLoader::new();
+        // No program reads a structure of the kernel's, so nothing is relocated.
+        loader.btf(None);
         // A log of every program costs time at each start; the kernel still gives one for what it refuses.
         loader.verifier_log_level(VerifierLogLevel::STATS);
         for (symbol, bytes) in spec.constants {
@@ -94,17 +99,41 @@ impl Loaded {
         self.ebpf.take_map(name).ok_or_else(|| LoaderError::Missing { kind: "map", name: name.to_owned() })
     }
 
-    /// Puts one of the object's own programs into a program array of the object.
+    /// Fills the program array called `array` that a program of somebody else's uses, and pins it at `pin`.
+    ///
+    /// Without the pin the array would lose its entries when whoever loaded that program closes it. A program that uses no
+    /// such array is left as it is.
     ///
     /// # Errors
-    /// `Missing`, `Program` before it is loaded, `Map` when the kernel refuses.
-    pub fn put_own_program(&mut self, array: &str, index: u32, program: &str) -> Result<(), LoaderError> {
-        let action = || format!("take program {program:?}");
-        let descriptor = classifier(&mut self.ebpf, program)?
-            .fd()
-            .and_then(|found| found.try_clone().map_err(Into::into))
-            .map_err(|source| LoaderError::Program { action: action(), source })?;
-        self.put_program(array, index, &descriptor)
+    /// `Missing`, `Program` when the other program cannot be inspected, `Map` when the kernel refuses, `Pin`.
+    pub fn fill_array_of(
+        &mut self,
+        other: &SchedClassifier,
+        array: &str,
+        entries: &[(u32, &str)],
+        pin: &Path,
+    ) -> Result<(), LoaderError> {
+        let failed = |source| LoaderError::Map { action: format!("fill program array {array:?}"), source };
+        let inspected = |source| LoaderError::Program { action: "inspect a slot program".to_owned(), source };
+        let ids = other.info().and_then(|info| info.map_ids()).map_err(inspected)?.unwrap_or_default();
+        for id in ids {
+            if MapInfo::from_id(id).map_err(failed)?.name_as_str() != Some(array) {
+                continue;
+            }
+            let map = Map::from_map_data(MapData::from_id(id).map_err(failed)?).map_err(failed)?;
+            let mut map = ProgramArray::try_from(map).map_err(failed)?;
+            for (index, program) in entries {
+                let descriptor = self.program(program)?.fd().map_err(inspected)?;
+                map.set(*index, descriptor, 0).map_err(failed)?;
+            }
+            map.pin(pin).map_err(|error| LoaderError::Pin {
+                action: "pin program array",
+                path: pin.to_owned(),
+                source: io::Error::other(error),
+            })?;
+            return Ok(());
+        }
+        Ok(())
     }
 
     /// Puts a program into a program array of the object.

@@ -6,11 +6,13 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use nix::sys::statfs::{FsType, statfs};
 
-use crate::LoaderError;
+use crate::{LoaderError, sys};
 
 /// `BPF_FS_MAGIC`, Linux `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11_u32 as _);
@@ -79,15 +81,22 @@ impl Pins {
 
     /// Removes every generation but `kept`; called after the last link has left them.
     ///
+    /// An array that nobody pins loses its entries at once, so this waits for packets that are still on their way
+    /// through the old programs.
+    ///
     /// # Errors
     /// `Pin` for the first one that cannot be removed.
     pub fn remove_generations_except(&self, kept: &Path) -> Result<(), LoaderError> {
-        for (_, path) in self.generations()? {
-            if path != kept {
-                remove_tree(&path)?;
-            }
+        let old: Vec<_> = self.generations()?.into_iter().filter(|(_, path)| path != kept).collect();
+        if old.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        if let Err(error) = sys::wait_for_programs() {
+            // A kernel with nohz_full CPUs refuses; no program runs for nearly as long.
+            tracing::debug!(%error, "no grace period to be had, waiting a fixed time");
+            thread::sleep(Duration::from_millis(50));
+        }
+        old.iter().try_for_each(|(_, path)| remove_tree(path))
     }
 
     /// Names of the link pins.

@@ -11,9 +11,9 @@ use crate::{
     verdict::{Answer, IcmpError},
 };
 
-/// Bytes of the offending IPv4 packet that are quoted: the longest header and 8 bytes (RFC 792), rounded up so that a
-/// whole TCP header without options is among them.
-const QUOTE_V4: usize = 68;
+/// Bytes of the offending IPv4 packet that are quoted: the longest header and a TCP header without options, which is more
+/// than the 8 bytes that are owed (RFC 792). The kernel refuses to cut off a checksum that is still to be filled in.
+const QUOTE_V4: usize = 80;
 /// The same for IPv6: enough for extension headers, far below the minimum MTU (RFC 4443 section 3.1).
 const QUOTE_V6: usize = 128;
 

@@ -16,13 +16,15 @@ pub struct Buffer {
     pub bytes: Vec<u8>,
     /// See [`Packet::segment_size`].
     pub segment_size: usize,
+    /// Ethernet address of the device that it is on; that of a test run's is zero.
+    pub device_mac: [u8; 6],
 }
 
 impl Buffer {
     /// A packet that will not be segmented.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, segment_size: 0 }
+        Self { bytes, ..Self::default() }
     }
 }
 
@@ -38,6 +40,10 @@ impl Packet for Buffer {
 
     fn segment_size(&self) -> usize {
         self.segment_size
+    }
+
+    fn is_addressed_to_us(&self) -> bool {
+        self.bytes.starts_with(&self.device_mac)
     }
 
     fn pull(&mut self, length: usize) -> bool {

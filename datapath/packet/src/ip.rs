@@ -83,6 +83,10 @@ pub trait Ip {
     /// Whether an address is multicast or broadcast.
     fn is_multicast(address: &Address) -> bool;
 
+    /// Whether an address means another thing on each link and is never a pod's. IPv4's is not among them: clouds serve
+    /// their metadata there.
+    fn is_link_local(address: &Address) -> bool;
+
     /// The router address of this family.
     fn router(tables: &impl Tables) -> Address;
 
@@ -159,6 +163,11 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
+    fn is_link_local(_address: &Address) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn router(tables: &impl Tables) -> Address {
         [tables.router4(), 0, 0, 0]
     }
@@ -207,6 +216,12 @@ impl Ip for V6 {
     fn is_multicast(address: &Address) -> bool {
         // ff00::/8 (RFC 4291 section 2.7).
         u32::from_be(address[0]) >> 24 == 0xff
+    }
+
+    #[inline(always)]
+    fn is_link_local(address: &Address) -> bool {
+        // fe80::/10 (RFC 4291 section 2.5.6).
+        u32::from_be(address[0]) >> 22 == 0xfe80 >> 6
     }
 
     #[inline(always)]

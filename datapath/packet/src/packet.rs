@@ -27,6 +27,16 @@ pub trait Packet {
         0
     }
 
+    /// Whether it carries a VLAN tag, which stands outside of the bytes.
+    fn is_tagged(&self) -> bool {
+        false
+    }
+
+    /// Whether its Ethernet destination is the device that it came in on, and not another or a group.
+    fn is_addressed_to_us(&self) -> bool {
+        true
+    }
+
     /// Makes the first `length` bytes directly accessible; the answer tells whether they are.
     fn pull(&mut self, length: usize) -> bool;
 

@@ -28,8 +28,9 @@ fn slot(tables: &impl Tables, out: &mut Outcome, start: u8, stage: Stage) -> Ste
 
 #[inline(always)]
 fn ethertype_of(packet: &mut impl Packet, out: &mut Outcome) -> Step<u16> {
-    // Most packets have all their headers in the directly accessible part; only the others pay for the call.
-    let wanted = ETH_LEN + V6::HEADER_LEN;
+    // Most packets have all their headers in the directly accessible part; only the others pay for the call, which then
+    // makes some extension headers and ports accessible too.
+    let wanted = ETH_LEN + V6::HEADER_LEN + 74;
     if packet.view::<54>(0).is_none() {
         let available = packet.len();
         packet.pull(if available < wanted { available } else { wanted });
@@ -59,6 +60,10 @@ fn device_on<'a>(tables: &'a impl Tables, out: &mut Outcome, ifindex: u32) -> St
 #[inline(always)]
 fn out_of_pod(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, ifindex: u32, start: u8) -> Step {
     let device = device_on(tables, out, ifindex)?;
+    if packet.is_tagged() {
+        // Redirected as it is, the packet would keep its tag on the uplink.
+        return Err(out.drop(DropReason::VlanForbidden));
+    }
     match ethertype_of(packet, out)? {
         ethertype::IPV4 if tables.features() & V4::FEATURE != 0 => {
             let own = [device.addr4, 0, 0, 0];
@@ -86,11 +91,17 @@ fn out_of_pod_ip<I: Ip>(
         Ok(header) => header,
         Err(reason) => return Err(out.drop(reason)),
     };
+    // First, since every pod sends multicast from its link-local address when its link comes up; counted as foreign
+    // sources they would hide the real ones.
+    if I::is_multicast(&header.dst) {
+        return Err(out.drop(DropReason::Multicast));
+    }
     if header.src != own || own == [0; 4] {
         return Err(out.drop(DropReason::InvalidSource));
     }
-    if I::is_multicast(&header.dst) {
-        return Err(out.drop(DropReason::Multicast));
+    if I::is_link_local(&header.dst) {
+        // Nobody but the node is on this link, and its link-local addresses are in no table that could protect them.
+        return Err(out.drop(DropReason::Unroutable));
     }
     keep_from_tunnels::<I>(packet, tables, out, &header)?;
     slot(tables, out, start, Stage::Lb)?;
@@ -121,7 +132,13 @@ fn out_of_pod_ip<I: Ip>(
     }
     age::<I>(packet, tables, out, &header)?;
     slot(tables, out, start, Stage::Encrypt)?;
-    out.peer = Peer { node: found.node, family: found.node_family, carrier: found.carrier, identity: device.identity };
+    out.peer = Peer {
+        node: found.node,
+        family: found.node_family,
+        carrier: found.carrier,
+        identity: device.identity,
+        routed: found.flags & ipcache_flag::ROUTED != 0,
+    };
     Err(out.stop(Kind::Carry, 0))
 }
 
@@ -192,12 +209,20 @@ fn address(packet: &mut impl Packet, out: &mut Outcome, eth: [u32; 3]) -> Step {
     Ok(())
 }
 
+/// Segment size of a packet that is a chain of packets of different sizes, SCTP's (`GSO_BY_FRAGS`, Linux
+/// `include/linux/skbuff.h`).
+const BY_FRAGMENTS: usize = 0xffff;
+
 /// Length of the IP packets that go on the wire: of one segment where the kernel will segment.
 #[inline(always)]
 fn wire_length(packet: &impl Packet, header: &Header) -> usize {
     let segment = packet.segment_size();
     if segment == 0 {
         return header.length;
+    }
+    if segment == BY_FRAGMENTS {
+        // Its parts cannot be seen from here; the sender cut them to its path's MTU.
+        return 0;
     }
     let transport = match header.protocol {
         protocol::TCP => match packet.view::<14>(header.l4) {
@@ -219,7 +244,8 @@ fn error<I: Ip>(
     error: Kind,
     reason: DropReason,
 ) -> Stop {
-    if header.fragment == Fragment::Later || I::router(tables) == [0; 4] || header.src == [0; 4] {
+    let nobody = header.src == [0; 4] || I::is_multicast(&header.src);
+    if header.fragment == Fragment::Later || I::router(tables) == [0; 4] || nobody {
         return out.drop(reason);
     }
     if header.protocol == I::ICMP {
@@ -280,8 +306,9 @@ fn neighbour_discovery(packet: &mut impl Packet, out: &mut Outcome, device: &Dev
     if !(133..=137).contains(&kind) {
         return Ok(());
     }
-    if kind == 135 && source == device.addr6 {
-        // By its own address; from a link-local or no address it is somebody checking his own.
+    if kind == 135 && (source == device.addr6 || V6::is_link_local(&source)) {
+        // The kernel asks from the packet's source, and from its link-local address to see whether a neighbour is still
+        // there. From no address it is somebody checking his own (RFC 4862 section 5.4), who must get no answer.
         if let Some(view) = packet.view::<78>(0) {
             if view.words4::<62>() != device.addr6 {
                 return Err(out.stop(Kind::Neighbour, 0));
@@ -309,6 +336,11 @@ pub fn from_netdev(packet: &mut impl Packet, tables: &impl Tables, out: &mut Out
 
 #[inline(always)]
 fn in_from_network<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, start: u8) -> Step {
+    // Frames for others come in where a switch floods or the device is promiscuous, and tagged ones belong to a VLAN's
+    // device; the stack knows what to do with both.
+    if packet.is_tagged() || !packet.is_addressed_to_us() {
+        return Err(out.stop(Kind::Pass, 0));
+    }
     // What cannot be parsed is not for a pod by any rule of ours; the stack has its own counters for it.
     let Ok(header) = I::parse(packet) else {
         return Err(out.stop(Kind::Pass, 0));
@@ -318,6 +350,11 @@ fn in_from_network<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &
     if let Some(endpoint) = tables.endpoint(&I::endpoint_key(&header.dst)) {
         if endpoint.flags & endpoint_flag::HOST != 0 {
             return Err(out.stop(Kind::Pass, 0));
+        }
+        if tables.endpoint(&I::endpoint_key(&header.src)).is_some() {
+            // Neither this node nor its pods are out there. The stack would see to it (RFC 1812 section 5.3.8), but the
+            // packet goes past it, and a source of the node's would have the node's identity.
+            return Err(out.drop(DropReason::InvalidSource));
         }
         return into_pod::<I>(packet, tables, out, &header, endpoint, start);
     }

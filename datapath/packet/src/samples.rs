@@ -76,7 +76,19 @@ fn dropped(name: &'static str, bytes: Vec<u8>, reason: DropReason) -> Row {
 
 fn carried(node: &str, family: u8) -> Verdict {
     let (node, _) = table_address(node.parse().unwrap());
-    Verdict::Carry(Peer { node, family, carrier: carrier::NATIVE, identity: POD_IDENTITY })
+    Verdict::Carry(Peer { node, family, carrier: carrier::NATIVE, identity: POD_IDENTITY, routed: false })
+}
+
+/// By the routing tables.
+fn routed(node: &str, family: u8) -> Verdict {
+    let (node, _) = table_address(node.parse().unwrap());
+    Verdict::Carry(Peer { node, family, carrier: carrier::NATIVE, identity: POD_IDENTITY, routed: true })
+}
+
+/// A packet in from the network, addressed to the device that it is on.
+fn incoming(name: &'static str, mut bytes: Vec<u8>, verdict: Verdict) -> Row {
+    bytes[..6].fill(0);
+    row(name, Entry::FromNetdev, bytes, verdict)
 }
 
 fn error(error: IcmpError) -> Verdict {
@@ -171,6 +183,18 @@ fn pod_to_pod() -> Vec<Row> {
         out("IPv4 to another node", draft(A4, REMOTE4, 6, tcp(20)).bytes(), carried("192.168.10.102", FAMILY_V4))
             .check(aged_v4),
         out("IPv6 to another node", draft(A6, REMOTE6, 6, tcp(20)).bytes(), carried("fd00:192:168:10::102", FAMILY_V6)),
+        out(
+            "to another node itself",
+            draft(A4, "192.168.10.102", 6, tcp(20)).bytes(),
+            routed("192.168.10.102", FAMILY_V4),
+        )
+        .check(aged_v4),
+        out(
+            "to a prefix behind a gateway",
+            draft(A4, "10.244.4.9", 6, tcp(20)).bytes(),
+            routed("192.168.20.104", FAMILY_V4),
+        )
+        .check(aged_v4),
         dropped("carrier without program", draft(A4, "10.244.3.9", 6, tcp(0)).bytes(), DropReason::NoTunnel),
         out("echo to the router", draft(A4, "10.244.1.1", 1, icmp(8, 56)).bytes(), stack).check(untouched).measured(),
         out("to the world", draft(A4, "1.1.1.1", 6, tcp(0)).bytes(), stack).check(untouched).measured(),
@@ -178,6 +202,16 @@ fn pod_to_pod() -> Vec<Row> {
         dropped("IPv4 multicast", draft(A4, "224.0.0.251", 17, udp(5353, 5353, 9)).bytes(), DropReason::Multicast),
         dropped("IPv4 broadcast", draft(A4, "255.255.255.255", 17, udp(68, 67, 9)).bytes(), DropReason::Multicast),
         dropped("IPv6 multicast", draft(A6, "ff02::fb", 17, udp(5353, 5353, 9)).bytes(), DropReason::Multicast),
+        dropped(
+            "multicast listener report",
+            draft("fe80::9", "ff02::16", 58, icmp(143, 20)).ttl(1).bytes(),
+            DropReason::Multicast,
+        ),
+        dropped(
+            "the node's link-local address",
+            draft(A6, "fe80::1", 17, udp(1, 8472, 9)).bytes(),
+            DropReason::Unroutable,
+        ),
     ]
 }
 
@@ -251,6 +285,12 @@ fn neighbours() -> Vec<Row> {
             .check(answered_neighbour),
         out("solicitation without option", solicitation(A6, router6, false), Verdict::Answer(Answer::Neighbour))
             .check(answered_neighbour),
+        out(
+            "solicitation from the link-local address",
+            solicitation("fe80::9", router6, true),
+            Verdict::Answer(Answer::Neighbour),
+        )
+        .check(answered_neighbour),
         dropped("duplicate address detection", solicitation("::", A6, false), DropReason::ForbiddenIcmp6),
         dropped(
             "router solicitation",
@@ -291,6 +331,10 @@ fn errors() -> Vec<Row> {
             .check(aged_v4),
         out("segments that do not fit", draft(A4, REMOTE4, 6, tcp(3000)).fragment(df).bytes(), too_big)
             .segmented(big - 39),
+        out("a chain of SCTP packets", draft(A4, REMOTE4, 132, vec![0; 3000]).fragment(df).bytes(), away)
+            .segmented(0xffff)
+            .check(aged_v4),
+        out("TTL 1 with the longest header", draft(A4, B4, 6, tcp(40)).ttl(1).options(&[1; 40]).bytes(), expired),
         dropped("TTL 1 of an error", draft(A4, B4, 1, icmp(3, 28)).ttl(1).bytes(), DropReason::TtlExceeded),
         dropped(
             "TTL 1 of a later fragment",
@@ -305,32 +349,35 @@ fn elsewhere() -> Vec<Row> {
     let here = Verdict::Deliver { ifindex: NEIGHBOUR };
     let own = Verdict::Deliver { ifindex: DEVICE };
     let not_here = Verdict::Drop(DropReason::Unroutable);
-    let (net, host, into) = (Entry::FromNetdev, Entry::FromHost, Entry::ToContainer);
+    let (host, into) = (Entry::FromHost, Entry::ToContainer);
+    let spoofed = Verdict::Drop(DropReason::InvalidSource);
     vec![
-        row("network to pod, IPv4", net, draft(REMOTE4, B4, 6, tcp(20)).bytes(), here).check(delivered_v4),
-        row("network to pod, IPv6", net, draft(REMOTE6, B6, 6, tcp(20)).bytes(), here).check(delivered_v6),
-        row("network to the node", net, draft(REMOTE4, "192.168.10.101", 6, tcp(0)).bytes(), Verdict::Pass)
+        incoming("network to pod, IPv4", draft(REMOTE4, B4, 6, tcp(20)).bytes(), here).check(delivered_v4),
+        incoming("network to pod, IPv6", draft(REMOTE6, B6, 6, tcp(20)).bytes(), here).check(delivered_v6),
+        incoming("network to the node", draft(REMOTE4, "192.168.10.101", 6, tcp(0)).bytes(), Verdict::Pass)
             .check(untouched)
             .measured(),
-        row("network to elsewhere", net, draft(REMOTE4, "8.8.8.8", 6, tcp(0)).bytes(), Verdict::Pass)
+        incoming("network to elsewhere", draft(REMOTE4, "8.8.8.8", 6, tcp(0)).bytes(), Verdict::Pass)
             .check(untouched)
             .measured(),
-        row("ARP on the uplink", net, arp(1, "192.168.10.1", "192.168.10.101"), Verdict::Pass)
+        incoming("ARP on the uplink", arp(1, "192.168.10.1", "192.168.10.101"), Verdict::Pass)
             .check(untouched)
             .measured(),
-        row(
+        incoming(
             "network to no pod",
-            net,
             draft(REMOTE4, "10.244.1.99", 6, tcp(0)).bytes(),
             error(IcmpError::HostUnreachable),
         )
         .check(|i, o| error_v4(3, 1, i, o)),
-        row(
+        incoming(
             "network to pod with TTL 1",
-            net,
             draft(REMOTE4, B4, 6, tcp(0)).ttl(1).bytes(),
             error(IcmpError::TimeExceeded),
         ),
+        incoming("network with a pod's address", draft(A4, B4, 6, tcp(0)).bytes(), spoofed),
+        incoming("network with the node's address", draft("fd00:192:168:10::101", B6, 6, tcp(0)).bytes(), spoofed),
+        row("network to another's link", Entry::FromNetdev, draft(REMOTE4, B4, 6, tcp(0)).bytes(), Verdict::Pass)
+            .check(untouched),
         row("host to pod", host, draft("10.244.1.1", B4, 1, icmp(8, 56)).bytes(), here)
             .check(|i, o| {
                 assert_eq!(o[..12], NEIGHBOUR_ETH);

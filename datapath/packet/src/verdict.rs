@@ -53,7 +53,11 @@ impl Outcome {
     #[inline(always)]
     #[must_use]
     pub fn new() -> Self {
-        Self { kind: Kind::Pass, value: 0, peer: Peer { node: [0; 4], family: 0, carrier: 0, identity: 0 } }
+        Self {
+            kind: Kind::Pass,
+            value: 0,
+            peer: Peer { node: [0; 4], family: 0, carrier: 0, identity: 0, routed: false },
+        }
     }
 
     /// Ends with a verdict.
@@ -129,6 +133,8 @@ pub struct Peer {
     pub carrier: u8,
     /// Security identity of the packet's source.
     pub identity: u32,
+    /// Whether the node's routing tables know the way; otherwise `node` is a neighbour on the uplink.
+    pub routed: bool,
 }
 
 /// An answer that the pipeline gives itself.

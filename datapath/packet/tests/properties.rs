@@ -41,7 +41,7 @@ proptest! {
             bytes[at.index(length)] = value;
         }
         bytes.truncate(cut.index(bytes.len() + 1));
-        let mut packet = Buffer { bytes, segment_size: segment };
+        let mut packet = Buffer { segment_size: segment, ..Buffer::new(bytes) };
         let verdict = run(entry, &mut packet, 1);
         if matches!(verdict, Verdict::Answer(_)) {
             prop_assert_eq!(wrong_checksum(&packet.bytes), None);

@@ -1,10 +1,11 @@
 //! Turns a verdict into what the hook understands.
 
 use aya_ebpf::{
-    bindings::{bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
-    helpers::{bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
+    EbpfContext as _,
+    bindings::{bpf_fib_lookup as FibLookup, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
+    helpers::{bpf_fib_lookup, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
 };
-use kinesin_abi::{Direction, DropEvent, DropReason, Entry, FAMILY_V4, metric_index};
+use kinesin_abi::{Direction, DropEvent, DropReason, Entry, FAMILY_V4, FORWARDED, metric_index};
 use kinesin_packet::{
     Answer, IcmpError, Kind, Outcome, Packet, Peer, Tables as _, answer,
     ip::{self, Ip, V4, V6, ethertype},
@@ -20,20 +21,31 @@ use crate::{
 const NEXT: i32 = -1;
 /// `TC_ACT_SHOT`.
 const SHOT: i32 = 2;
+/// No code of the hook's: the routing tables name no way.
+const NO_ROUTE: i32 = -2;
 /// Address families as the kernel numbers them.
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
+/// `BPF_FIB_LKUP_RET_SUCCESS` and `BPF_FIB_LKUP_RET_NO_NEIGH`: a route was found, with and without its neighbour's address.
+const FIB_SUCCESS: i64 = 0;
+const FIB_NO_NEIGHBOUR: i64 = 7;
 
 /// Carries out a verdict; the answer is the hook's return code.
 #[inline(always)]
 pub fn act(packet: &mut TcPacket, entry: Entry, out: &Outcome) -> i32 {
     match out.kind {
-        Kind::Pass => NEXT,
+        Kind::Pass => {
+            if entry == Entry::ToContainer {
+                count(packet, FORWARDED, Direction::Ingress);
+            }
+            NEXT
+        }
         Kind::ToStack => {
+            count(packet, FORWARDED, Direction::Egress);
             packet.ctx.set_mark(out.value);
             NEXT
         }
-        Kind::Deliver => deliver(entry, out.value),
+        Kind::Deliver => deliver(packet, entry, out.value),
         Kind::Carry => carry(packet, entry, &out.peer),
         Kind::Arp => reply(packet, entry, Answer::Arp),
         Kind::Neighbour => reply(packet, entry, Answer::Neighbour),
@@ -57,7 +69,10 @@ fn reply(packet: &mut TcPacket, entry: Entry, what: Answer) -> i32 {
     let ifindex = packet.ifindex();
     let own_mac = KernelTables.device(ifindex).map(|device| answer::host_mac(device.eth));
     match answer::write(packet, &KernelTables, what, own_mac) {
-        Ok(()) => send_back(entry, ifindex),
+        Ok(()) => {
+            packet.address_to_receiver();
+            send_back(entry, ifindex)
+        }
         Err(reason) => drop(packet, entry, reason as u32),
     }
 }
@@ -65,10 +80,16 @@ fn reply(packet: &mut TcPacket, entry: Entry, what: Answer) -> i32 {
 /// Into a pod: at an ingress hook straight to the other end of the pair, at the egress hook of `cilium_host` to the
 /// host end, whose own program then judges the packet.
 #[inline(always)]
-fn deliver(entry: Entry, ifindex: u32) -> i32 {
+fn deliver(packet: &TcPacket, entry: Entry, ifindex: u32) -> i32 {
+    if entry == Entry::FromContainer {
+        count(packet, FORWARDED, Direction::Egress);
+    }
     // SAFETY: the helpers take numbers only.
     let code = match entry {
-        Entry::FromContainer | Entry::FromNetdev => unsafe { bpf_redirect_peer(ifindex, 0) },
+        Entry::FromContainer | Entry::FromNetdev => {
+            count(packet, FORWARDED, Direction::Ingress);
+            unsafe { bpf_redirect_peer(ifindex, 0) }
+        }
         Entry::FromHost | Entry::ToContainer => unsafe { bpf_redirect(ifindex, 0) },
     };
     code as i32
@@ -86,9 +107,13 @@ fn send_back(entry: Entry, ifindex: u32) -> i32 {
     code as i32
 }
 
-/// Out of the uplink to the next node; the kernel resolves its address on the link.
+/// Out to the next node; the kernel resolves the neighbour's address on the link.
 #[inline(always)]
 fn carry(packet: &TcPacket, entry: Entry, peer: &Peer) -> i32 {
+    if peer.routed {
+        let code = carry_by_route(packet);
+        return if code == NO_ROUTE { drop(packet, entry, DropReason::FibFailed as u32) } else { code };
+    }
     let uplink = KIN_UPLINK.load();
     if uplink == 0 {
         return drop(packet, entry, DropReason::FibFailed as u32);
@@ -97,8 +122,56 @@ fn carry(packet: &TcPacket, entry: Entry, peer: &Peer) -> i32 {
         nh_family: if peer.family == FAMILY_V4 { AF_INET } else { AF_INET6 },
         __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: peer.node },
     };
+    redirect_to(packet, uplink, &mut next_hop)
+}
+
+/// Out of the device and to the neighbour that the node's routing tables name.
+///
+/// A call of its own, and one that leaves the drop to its caller: frames of nested calls share 512 bytes of stack.
+#[inline(never)]
+fn carry_by_route(packet: &TcPacket) -> i32 {
+    // SAFETY: the record has integers only, for which zero is a value.
+    let mut query: FibLookup = unsafe { core::mem::zeroed() };
+    // As if the stack were to forward it from here.
+    query.ifindex = packet.ifindex();
+    let family = match packet.view::<54>(0) {
+        Some(view) if view.u16::<12>() == ethertype::IPV6 => {
+            query.__bindgen_anon_3.ipv6_src = view.words4::<22>();
+            query.__bindgen_anon_4.ipv6_dst = view.words4::<38>();
+            AF_INET6
+        }
+        _ => {
+            let Some(view) = packet.view::<34>(0) else {
+                return NO_ROUTE;
+            };
+            query.__bindgen_anon_3.ipv4_src = view.u32::<26>();
+            query.__bindgen_anon_4.ipv4_dst = view.u32::<30>();
+            AF_INET
+        }
+    };
+    // Lossless: 2 or 10.
+    query.family = family as u8;
+    let size = size_of::<FibLookup>() as i32;
+    // SAFETY: the context is valid, the pointer is to a live local of the stated size.
+    let found = unsafe { bpf_fib_lookup(packet.ctx.as_ptr(), &raw mut query, size, 0) };
+    if found != FIB_SUCCESS && found != FIB_NO_NEIGHBOUR {
+        return NO_ROUTE;
+    }
+    // The kernel has put the next hop in the destination's place.
+    // SAFETY: every field of the union is of integers, and all of it was initialised.
+    let neighbour = unsafe { query.__bindgen_anon_4.ipv6_dst };
+    let mut next_hop = bpf_redir_neigh {
+        nh_family: u32::from(query.family),
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: neighbour },
+    };
+    redirect_to(packet, query.ifindex, &mut next_hop)
+}
+
+#[inline(always)]
+fn redirect_to(packet: &TcPacket, ifindex: u32, next_hop: &mut bpf_redir_neigh) -> i32 {
+    count(packet, FORWARDED, Direction::Egress);
     // SAFETY: the pointer is to a live local of the stated size.
-    let code = unsafe { bpf_redirect_neigh(uplink, &raw mut next_hop, size_of::<bpf_redir_neigh>() as i32, 0) };
+    let code = unsafe { bpf_redirect_neigh(ifindex, next_hop, size_of::<bpf_redir_neigh>() as i32, 0) };
     code as i32
 }
 
@@ -111,6 +184,14 @@ pub fn drop(packet: &TcPacket, entry: Entry, reason: u32) -> i32 {
     };
     // Lossless: reasons are bytes.
     let reason = reason as u8;
+    count(packet, reason, direction);
+    report(packet, entry, reason);
+    SHOT
+}
+
+/// Counts a packet under a reason.
+#[inline(always)]
+fn count(packet: &TcPacket, reason: u8, direction: Direction) {
     let length = packet.len() as u64;
     if let Some(metric) = KIN_METRICS.get_ptr_mut(metric_index(reason, direction)) {
         // SAFETY: the entry is this CPU's own, and a program is not moved to another CPU while it runs.
@@ -118,8 +199,6 @@ pub fn drop(packet: &TcPacket, entry: Entry, reason: u32) -> i32 {
         metric.packets += 1;
         metric.bytes += length;
     }
-    report(packet, entry, reason);
-    SHOT
 }
 
 /// Sends an event; a full ring loses it, and the counter does not.
@@ -132,27 +211,25 @@ fn report(packet: &TcPacket, entry: Entry, reason: u8) {
     let time = unsafe { bpf_ktime_get_ns() };
     let ifindex = packet.ifindex();
     let device = KernelTables.device(ifindex);
-    let mut event = DropEvent {
-        time,
-        kind: 1,
-        reason,
-        observation: entry as u8,
-        ifindex,
-        endpoint: device.map_or(0, |found| found.id),
-        length: packet.len() as u32,
-        ..DropEvent::default()
-    };
+    // Filled in where it lies; a copy on the stack would be too much beside the frames of the callers.
+    let event = slot.write(DropEvent::default());
+    event.time = time;
+    event.kind = 1;
+    event.reason = reason;
+    event.observation = entry as u8;
+    event.ifindex = ifindex;
+    event.endpoint = device.map_or(0, |found| found.id);
+    event.length = packet.len() as u32;
     if let (Entry::FromContainer, Some(found)) = (entry, device) {
         event.source_identity = found.identity;
     }
     if let Some(view) = packet.view::<14>(0) {
         match view.u16::<12>() {
-            ethertype::IPV4 => describe::<V4>(packet, &mut event),
-            ethertype::IPV6 => describe::<V6>(packet, &mut event),
+            ethertype::IPV4 => describe::<V4>(packet, event),
+            ethertype::IPV6 => describe::<V6>(packet, event),
             _ => {}
         }
     }
-    slot.write(event);
     slot.submit(0);
 }
 

@@ -31,8 +31,6 @@ pub static KIN_STATE: PerCpuArray<PacketState, 1> = PerCpuArray::new();
 static KIN_BUCKET: PerCpuArray<Bucket, 1> = PerCpuArray::new();
 #[btf_map]
 pub static KIN_SLOTS: ProgramArray<STAGES> = ProgramArray::new();
-#[btf_map]
-pub static KIN_CONT: ProgramArray<3> = ProgramArray::new();
 
 #[unsafe(no_mangle)]
 static KIN_FEATURES: Global<u32> = Global::new(0);

@@ -3,10 +3,13 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_F_RECOMPUTE_CSUM,
-    helpers::{bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_store_bytes},
+    helpers::{bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_store_bytes},
     programs::TcContext,
 };
 use kinesin_packet::Packet;
+
+/// `PACKET_HOST`, Linux `include/uapi/linux/if_packet.h`.
+const PACKET_HOST: u32 = 0;
 
 /// A packet at a tc hook.
 pub struct TcPacket {
@@ -27,6 +30,13 @@ impl TcPacket {
         // SAFETY: the context is valid for the whole run of the program.
         unsafe { (*self.ctx.skb.skb).ifindex }
     }
+
+    /// Makes it a packet to its receiver alone, whatever it came as; for answers to what was sent to a group.
+    #[inline(always)]
+    pub fn address_to_receiver(&mut self) {
+        // SAFETY: the context is valid. The helper fails for other types only.
+        unsafe { bpf_skb_change_type(self.ctx.as_ptr().cast(), PACKET_HOST) };
+    }
 }
 
 impl Packet for TcPacket {
@@ -44,6 +54,18 @@ impl Packet for TcPacket {
     fn segment_size(&self) -> usize {
         // SAFETY: the context is valid for the whole run of the program. Kernel: 5.7.
         unsafe { (*self.ctx.skb.skb).gso_size as usize }
+    }
+
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        // SAFETY: the context is valid for the whole run of the program.
+        unsafe { (*self.ctx.skb.skb).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    fn is_addressed_to_us(&self) -> bool {
+        // SAFETY: the context is valid for the whole run of the program.
+        unsafe { (*self.ctx.skb.skb).pkt_type == PACKET_HOST }
     }
 
     #[inline(always)]

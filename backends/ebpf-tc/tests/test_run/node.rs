@@ -1,41 +1,33 @@
 //! One node twice: tables in memory for the host's pipeline, and the compiled programs with maps of the same content.
 
-use std::net::IpAddr;
-
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, MapData, PerCpuArray, PerCpuValues, lpm_trie::{Key, LpmTrie}},
+    maps::{
+        HashMap, MapData, PerCpuArray, PerCpuValues,
+        lpm_trie::{Key, LpmTrie},
+    },
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
     util::nr_cpus,
 };
 use kinesin_abi::{
-    Bucket, Constants, DeviceValue, Direction, DropReason, EndpointKey, EndpointValue, Entry, IpcacheKey, IpcacheValue,
-    Mark, Metric, carrier, endpoint_flag, feature, identity, ipcache_flag, map, metric_index,
+    Bucket, DeviceValue, Direction, DropReason, EndpointKey, EndpointValue, Entry, IpcacheKey, IpcacheValue, Mark,
+    Metric, map, metric_index,
 };
+use kinesin_ebpf_tc::OBJECT;
+use kinesin_netlink::{Netlink, Route, Sysctl, VethSpec};
 use kinesin_packet::{
     Verdict,
-    host::{self, Buffer, HostTables, table_address},
+    host::{self, Buffer, HostTables},
+    samples::node::DEVICE,
 };
+use nix::sched::{CloneFlags, unshare};
 
-use crate::packets::{HOST_MAC, POD_MAC};
-
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kinesin-tc.o"));
-
-/// Index of the device that packets come from: `lo`, the one device that every network namespace has.
-pub const DEVICE: u32 = 1;
-/// Index of the other pod's device; it need not exist, since a test run carries out no redirect.
-pub const NEIGHBOUR: u32 = 2;
-/// MTU of the way to other nodes.
-pub const MTU: u32 = 1400;
-/// The other pod's MAC and its device's.
-pub const NEIGHBOUR_ETH: [u8; 12] = [2, 0, 0, 0, 1, 11, 2, 0, 0, 0, 0, 11];
-
-pub const PROGRAMS: [&str; 7] =
+pub(crate) const PROGRAMS: [&str; 7] =
     ["from_container", "to_container", "from_netdev", "from_host", "cont_next", "cont_deliver", "cont_drop"];
 
 /// What a hook did with a packet, as far as a test run shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// On to the next program or the stack, with this mark.
     Pass { mark: u32, bytes: Vec<u8> },
     /// Redirected. A test run does not say where to; the MACs in the bytes do.
@@ -44,86 +36,15 @@ pub enum Fate {
     Drop(DropReason),
 }
 
-fn words(text: &str) -> [u32; 4] {
-    table_address(text.parse().unwrap()).0
-}
-
-fn eth(bytes: &[u8]) -> [u32; 3] {
-    let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
-    [word(0), word(4), word(8)]
-}
-
-fn endpoint(text: &str, ifindex: u32, flags: u16, identity: u32, macs: &[u8]) -> (EndpointKey, EndpointValue) {
-    let (addr, family) = table_address(text.parse().unwrap());
-    let value = EndpointValue { ifindex, id: ifindex as u16, flags, identity, eth: eth(macs), ..Default::default() };
-    (EndpointKey { addr, family, pad: [0; 3] }, value)
-}
-
-fn prefix(text: &str, node: &str, carrier: u8, flags: u16, identity: u32) -> ((u8, IpcacheKey), IpcacheValue) {
-    let (address, length) = text.split_once('/').unwrap();
-    let (addr, family) = table_address(address.parse().unwrap());
-    let (node, node_family) = node.parse::<IpAddr>().map_or(([0; 4], 0), table_address);
-    let value = IpcacheValue { identity, node, node_family, carrier, flags, ..Default::default() };
-    ((length.parse().unwrap(), IpcacheKey { family: [family, 0, 0, 0], addr }), value)
-}
-
-/// The content of every table.
-pub fn tables() -> HostTables {
-    let macs: Vec<u8> = POD_MAC.into_iter().chain(HOST_MAC).collect();
-    let ready = endpoint_flag::READY;
-    let host = endpoint_flag::READY | endpoint_flag::HOST;
-    let mut tables = HostTables {
-        constants: Constants {
-            features: feature::IPV4 | feature::IPV6,
-            slot_mask: 0,
-            uplink: DEVICE,
-            mtu: MTU,
-            router4: words("10.244.1.1")[0],
-            router6: words("fd00:10:244:1::1"),
-            tunnel_ports: [8472_u16.to_be(), 6081_u16.to_be(), 0, 0],
-        },
-        ..HostTables::default()
-    };
-    let pod = DeviceValue {
-        addr4: words("10.244.1.10")[0],
-        addr6: words("fd00:10:244:1::a"),
-        identity: 0x01_2345,
-        id: 10,
-        flags: ready,
-        eth: eth(&macs),
-        ..Default::default()
-    };
-    tables.devices.insert(DEVICE, pod);
-    tables.endpoints.extend([
-        endpoint("10.244.1.10", DEVICE, ready, 0x01_2345, &macs),
-        endpoint("fd00:10:244:1::a", DEVICE, ready, 0x01_2345, &macs),
-        endpoint("10.244.1.11", NEIGHBOUR, ready, identity::INIT, &NEIGHBOUR_ETH),
-        endpoint("fd00:10:244:1::b", NEIGHBOUR, ready, identity::INIT, &NEIGHBOUR_ETH),
-        endpoint("10.244.1.12", 3, 0, identity::INIT, &NEIGHBOUR_ETH),
-        endpoint("10.244.1.1", 0, host, identity::HOST, &[0; 12]),
-        endpoint("fd00:10:244:1::1", 0, host, identity::HOST, &[0; 12]),
-        endpoint("192.168.10.101", 0, host, identity::HOST, &[0; 12]),
-        endpoint("fd00:192:168:10::101", 0, host, identity::HOST, &[0; 12]),
-    ]);
-    tables.ipcache.extend([
-        prefix("10.244.1.0/24", "", carrier::LOCAL, ipcache_flag::LOCAL_CIDR, identity::INIT),
-        prefix("fd00:10:244:1::/64", "", carrier::LOCAL, ipcache_flag::LOCAL_CIDR, identity::INIT),
-        prefix("10.244.2.0/24", "192.168.10.102", carrier::NATIVE, 0, identity::INIT),
-        prefix("fd00:10:244:2::/64", "fd00:192:168:10::102", carrier::NATIVE, 0, identity::INIT),
-        prefix("10.244.3.0/24", "192.168.10.103", carrier::VXLAN, 0, identity::INIT),
-        prefix("192.168.10.102/32", "", carrier::LOCAL, ipcache_flag::NODE, identity::REMOTE_NODE),
-        prefix("fd00:192:168:10::102/128", "", carrier::LOCAL, ipcache_flag::NODE, identity::REMOTE_NODE),
-    ]);
-    tables
-}
-
 /// The compiled programs, loaded and with filled maps. Nothing is attached or pinned.
-pub struct Kernel {
+pub(crate) struct Kernel {
     ebpf: Ebpf,
 }
 
 impl Kernel {
-    pub fn load(tables: &HostTables) -> Self {
+    /// The calling thread moves to a network namespace of its own, where every destination has a route.
+    pub(crate) fn load(tables: &HostTables) -> Self {
+        enter_routed_namespace();
         let constants = tables.constants;
         let mut ebpf = EbpfLoader::new()
             .override_global("KIN_FEATURES", &constants.features, true)
@@ -163,7 +84,7 @@ impl Kernel {
     }
 
     /// Sets the token bucket of every CPU; the default is empty and due for a refill.
-    pub fn set_bucket(&mut self, bucket: Bucket) {
+    pub(crate) fn set_bucket(&mut self, bucket: Bucket) {
         let cpus = nr_cpus().expect("the number of CPUs");
         let mut buckets: PerCpuArray<&mut MapData, Bucket> = self.map(map::BUCKET);
         buckets.set(0, PerCpuValues::try_from(vec![bucket; cpus]).unwrap(), 0).unwrap();
@@ -179,12 +100,12 @@ impl Kernel {
         DropReason::ALL.iter().map(|reason| (*reason, count(*reason))).collect()
     }
 
-    pub fn program(&mut self, name: &str) -> &mut SchedClassifier {
+    pub(crate) fn program(&mut self, name: &str) -> &mut SchedClassifier {
         self.ebpf.program_mut(name).expect(name).try_into().expect(name)
     }
 
     /// Runs a packet through one entry point.
-    pub fn run(&mut self, entry: Entry, packet: &Buffer) -> Fate {
+    pub(crate) fn run(&mut self, entry: Entry, packet: &Buffer) -> Fate {
         let before = self.dropped(entry);
         let context = context(packet.segment_size);
         let (mut context_out, mut bytes) = (vec![0; context.len()], vec![0; packet.bytes.len() + 256]);
@@ -213,8 +134,31 @@ impl Kernel {
     }
 }
 
+/// A test run happens in the caller's namespace, whose routing tables programs may ask.
+fn enter_routed_namespace() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("root may make namespaces");
+    for family in ["ipv4", "ipv6"] {
+        Sysctl::here().set(&format!("{family}/conf/all/forwarding"), "1").expect("forwarding");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        let netlink = Netlink::new().expect("socket");
+        let (name, peer_name) = ("uplink0", "uplink1");
+        let pair = VethSpec { name, mac: None, peer_name, peer_mac: None, peer_netns: None, mtu: None };
+        netlink.add_veth(&pair).await.expect("veth pair");
+        for name in ["lo", peer_name, name] {
+            netlink.set_up(netlink.link(name).await.expect("device").index).await.expect("up");
+        }
+        let uplink = netlink.link(name).await.expect("device").index;
+        for everything in ["0.0.0.0/0", "::/0"] {
+            let route = Route::new(everything.parse().expect("a network"), uplink, 4);
+            netlink.replace_route(&route).await.expect("route");
+        }
+    });
+}
+
 /// The same packet through the pipeline on the host.
-pub fn on_host(tables: &HostTables, entry: Entry, packet: &Buffer) -> (Verdict, Fate) {
+pub(crate) fn on_host(tables: &HostTables, entry: Entry, packet: &Buffer) -> (Verdict, Fate) {
     let mut packet = packet.clone();
     let verdict = host::run(entry, &mut packet, tables, DEVICE);
     let bytes = packet.bytes;
@@ -228,7 +172,7 @@ pub fn on_host(tables: &HostTables, entry: Entry, packet: &Buffer) -> (Verdict, 
     (verdict, fate)
 }
 
-pub fn name_of(entry: Entry) -> &'static str {
+pub(crate) fn name_of(entry: Entry) -> &'static str {
     match entry {
         Entry::FromContainer => "from_container",
         Entry::ToContainer => "to_container",
@@ -238,7 +182,7 @@ pub fn name_of(entry: Entry) -> &'static str {
 }
 
 /// `struct __sk_buff` of include/uapi/linux/bpf.h (6.18), with what a test run lets one set.
-pub fn context(segment_size: usize) -> Vec<u8> {
+pub(crate) fn context(segment_size: usize) -> Vec<u8> {
     let mut context = vec![0; 192];
     let mut set = |offset: usize, value: u32| context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
     // ifindex, gso_segs, gso_size.

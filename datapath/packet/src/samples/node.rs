@@ -51,6 +51,7 @@ pub fn tables() -> HostTables {
     let macs: Vec<u8> = POD_MAC.into_iter().chain(HOST_MAC).collect();
     let ready = endpoint_flag::READY;
     let host = endpoint_flag::READY | endpoint_flag::HOST;
+    let peer = ipcache_flag::NODE | ipcache_flag::ROUTED;
     let mut tables = HostTables {
         constants: Constants {
             features: feature::IPV4 | feature::IPV6,
@@ -90,8 +91,9 @@ pub fn tables() -> HostTables {
         prefix("10.244.2.0/24", "192.168.10.102", carrier::NATIVE, 0, identity::INIT),
         prefix("fd00:10:244:2::/64", "fd00:192:168:10::102", carrier::NATIVE, 0, identity::INIT),
         prefix("10.244.3.0/24", "192.168.10.103", carrier::VXLAN, 0, identity::INIT),
-        prefix("192.168.10.102/32", "", carrier::LOCAL, ipcache_flag::NODE, identity::REMOTE_NODE),
-        prefix("fd00:192:168:10::102/128", "", carrier::LOCAL, ipcache_flag::NODE, identity::REMOTE_NODE),
+        prefix("10.244.4.0/24", "192.168.20.104", carrier::NATIVE, ipcache_flag::ROUTED, identity::INIT),
+        prefix("192.168.10.102/32", "192.168.10.102", carrier::NATIVE, peer, identity::REMOTE_NODE),
+        prefix("fd00:192:168:10::102/128", "fd00:192:168:10::102", carrier::NATIVE, peer, identity::REMOTE_NODE),
     ]);
     tables
 }

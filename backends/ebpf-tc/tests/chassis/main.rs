@@ -1,0 +1,13 @@
+//! The chassis on real devices with real packets: every node, pod and wire is a namespace of the test's own. Needs root.
+//!
+//! Tests are named after the behaviour of `Chassis` that they prove.
+
+mod contract;
+mod errors;
+mod node;
+mod nodes;
+mod outage;
+mod pod;
+mod slot;
+mod spoofing;
+mod sys;
