@@ -1,0 +1,18 @@
+//! The backends of this distribution: a crate that is named here is linked, and so registers itself.
+
+use kinesin_ebpf_tc as _;
+use kinesin_host_scope as _;
+use kinesin_native_routing as _;
+
+#[cfg(test)]
+mod tests {
+    use kinesin_core::registry::Registry;
+
+    #[test]
+    fn exactly_these_backends_are_compiled_in() {
+        let registry = Registry::collect().expect("no name is taken twice");
+        let found: Vec<_> =
+            registry.descriptors().iter().map(|backend| format!("{} {}", backend.role, backend.name)).collect();
+        assert_eq!(found, ["ipam host_scope", "routing native", "chassis ebpf"]);
+    }
+}

@@ -1,0 +1,224 @@
+//! ADD, DEL, GC and restore of endpoints.
+//!
+//! ADD goes lease, file, datapath, and undoes what it did when a later step fails. A crash after the file leaves an
+//! endpoint that the next start restores or, if its device is gone, removes; a crash before it leaves nothing, since
+//! leases live in memory until then.
+
+use std::collections::BTreeSet;
+
+use kinesin_agent_api::types::{EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointGcRequest, EndpointState};
+use kinesin_core::{ipam::Block, values::EndpointId};
+
+use super::{Record, Running, attachment, check, owner, selector::Selector};
+use crate::engine::{Engine, EngineError, State};
+
+/// What a create request led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// The endpoint is new.
+    New,
+    /// It was there already.
+    Again,
+}
+
+impl Engine {
+    /// Leases, saves and attaches an endpoint; repeating the request gives the same answer.
+    pub(crate) async fn create(&self, request: EndpointChangeRequest) -> Result<(Running, Created), EngineError> {
+        check(&request)?;
+        let mut state = self.state().await;
+        state.datapath(&self.controllers)?;
+        let key = attachment(&request);
+        if let Some(existing) = state.endpoints.values().find(|found| found.record.attachment() == key) {
+            if existing.record.request == request && existing.state == EndpointState::Ready {
+                return Ok((existing.clone(), Created::Again));
+            }
+            // The plugin made its devices anew, or an earlier attempt ended half-way: the lease stays, the rest follows.
+            let old = existing.clone();
+            let running = self.replace(&mut state, old, request).await?;
+            return Ok((running, Created::Again));
+        }
+        let same_device = |found: &&Running| found.record.request.interface_name == request.interface_name;
+        if let Some(holder) = state.endpoints.values().find(same_device) {
+            return Err(EngineError::DeviceTaken {
+                device: request.interface_name.clone(),
+                id: holder.record.id,
+                owner: holder.record.lease.owner.clone(),
+            });
+        }
+        let id = state.free_number()?;
+        let lease = self.lease(&key, owner(&request)).await?;
+        let networking = state.datapath(&self.controllers)?.networking(&lease, request.host_mac.clone());
+        let record = Record { id, request, lease, networking };
+        let installed = self.install(&record).await;
+        if let Err(error) = installed {
+            self.undo(&record).await;
+            return Err(error);
+        }
+        let running =
+            Running { record, state: EndpointState::Ready, message: String::new(), restored: false, leased: true };
+        tracing::info!(endpoint = %id, owner = %running.record.lease.owner, ips = ?running.record.addresses(), "endpoint added");
+        state.endpoints.insert(id, running.clone());
+        drop(state);
+        self.wakes.endpoints.notify_one();
+        Ok((running, Created::New))
+    }
+
+    async fn install(&self, record: &Record) -> Result<(), EngineError> {
+        self.store.save_endpoint(record)?;
+        self.backends.chassis.attach(&record.spec()?).await?;
+        Ok(())
+    }
+
+    /// Takes back what `install` may have done; the first error is the one to tell.
+    async fn undo(&self, record: &Record) {
+        if let Ok(spec) = record.spec() {
+            if let Err(error) = self.backends.chassis.detach(&spec).await {
+                tracing::warn!(endpoint = %record.id, %error, "cannot detach after a failed ADD");
+            }
+        }
+        if let Err(error) = self.store.remove_endpoint(record.id) {
+            tracing::warn!(endpoint = %record.id, %error, "cannot forget after a failed ADD");
+        }
+        if let Err(error) = self.backends.ipam.release(&record.attachment()).await {
+            tracing::warn!(endpoint = %record.id, %error, "cannot release after a failed ADD");
+        }
+    }
+
+    async fn replace(
+        &self,
+        state: &mut State,
+        old: Running,
+        request: EndpointChangeRequest,
+    ) -> Result<Running, EngineError> {
+        if old.record.request.interface_index != request.interface_index {
+            if let Ok(spec) = old.record.spec() {
+                self.backends.chassis.detach(&spec).await?;
+            }
+        }
+        let networking = state.datapath(&self.controllers)?.networking(&old.record.lease, request.host_mac.clone());
+        let record = Record { request, networking, ..old.record };
+        self.install(&record).await?;
+        let running =
+            Running { record, state: EndpointState::Ready, message: String::new(), restored: false, leased: true };
+        state.endpoints.insert(running.record.id, running.clone());
+        Ok(running)
+    }
+
+    /// Removes one endpoint; the answer tells whether there was one.
+    pub(crate) async fn delete(&self, selector: &Selector) -> Result<bool, EngineError> {
+        self.delete_matching(|record| selector.matches(record)).await.map(|count| count > 0)
+    }
+
+    /// Removes the endpoints of a container; the answer is how many there were.
+    pub(crate) async fn delete_batch(&self, request: &EndpointBatchDeleteRequest) -> Result<usize, EngineError> {
+        let interface = &request.container_interface_name;
+        self.delete_matching(|record| {
+            record.request.container_id == request.container_id
+                && (interface.is_empty() || record.request.container_interface_name == *interface)
+        })
+        .await
+    }
+
+    /// Removes what the runtime no longer knows.
+    pub(crate) async fn collect_garbage(&self, request: &EndpointGcRequest) -> Result<usize, EngineError> {
+        let valid: BTreeSet<String> = request
+            .valid_attachments
+            .iter()
+            .map(|attachment| format!("{}:{}", attachment.container_id, attachment.ifname))
+            .collect();
+        self.delete_matching(|record| !valid.contains(&record.attachment())).await
+    }
+
+    /// Removes every matching endpoint; goes on after a failure and tells the first one.
+    async fn delete_matching(&self, matches: impl Fn(&Record) -> bool) -> Result<usize, EngineError> {
+        let mut state = self.state().await;
+        let found: Vec<EndpointId> = state
+            .endpoints
+            .values()
+            .filter(|running| matches(&running.record))
+            .map(|running| running.record.id)
+            .collect();
+        let mut first_error = None;
+        for id in &found {
+            if let Err(error) = self.remove(&mut state, *id).await {
+                first_error.get_or_insert(error);
+            }
+        }
+        drop(state);
+        if !found.is_empty() {
+            self.wakes.endpoints.notify_one();
+        }
+        first_error.map_or(Ok(found.len()), Err)
+    }
+
+    /// Removes an endpoint: datapath first, so that its address reaches nobody when it is leased again.
+    pub(crate) async fn remove(&self, state: &mut State, id: EndpointId) -> Result<(), EngineError> {
+        let Some(running) = state.endpoints.get_mut(&id) else { return Ok(()) };
+        running.state = EndpointState::Disconnecting;
+        let record = running.record.clone();
+        if let Ok(spec) = record.spec() {
+            if let Err(error) = self.backends.chassis.detach(&spec).await {
+                // The address must not be leased to another while it still leads here.
+                running.message = error.to_string();
+                return Err(EngineError::Left { id, left: vec![error.to_string()] });
+            }
+        }
+        self.backends.ipam.release(&record.attachment()).await?;
+        state.endpoints.remove(&id);
+        tracing::info!(endpoint = %id, owner = %record.lease.owner, "endpoint removed");
+        if let Err(error) = self.store.remove_endpoint(id) {
+            // Its device goes with the pod, and the next start removes an endpoint without a device.
+            tracing::warn!(endpoint = %id, %error, "its file is left");
+        }
+        Ok(())
+    }
+
+    /// Takes over what an earlier run of the agent left: blocks, leases and endpoints. Called once, before anything else.
+    pub(crate) async fn restore(&self) -> Result<(), EngineError> {
+        let records = self.store.load_endpoints()?;
+        let saved = self.store.load_node()?;
+        let mut state = self.state().await;
+        state.resumed = saved.is_some();
+        state.node = saved.unwrap_or_default();
+        // Leases may come from blocks that the node no longer has; those must be known for them to be restored.
+        let leased = records.iter().map(|record| &record.lease).chain(&state.node.leases);
+        let mut blocks = state.node.blocks.clone();
+        let more: Vec<Block> =
+            leased.flat_map(|lease| lease.addresses.iter().map(|found| found.block.clone())).collect();
+        for block in more {
+            if !blocks.contains(&block) {
+                blocks.push(block);
+            }
+        }
+        if !blocks.is_empty() {
+            let desired = kinesin_core::ipam::IpamDesired { blocks, ..Default::default() };
+            if let Err(error) = self.backends.ipam.apply(&desired).await {
+                tracing::warn!(%error, "the blocks of the earlier run cannot be used");
+            }
+        }
+        let mut own = Vec::new();
+        for lease in std::mem::take(&mut state.node.leases) {
+            match self.backends.ipam.restore(&lease).await {
+                Ok(()) => own.push(lease),
+                Err(error) => tracing::warn!(owner = %lease.owner, %error, "lease is not restored"),
+            }
+        }
+        state.node.leases = own;
+        for record in records {
+            let outcome = self.backends.ipam.restore(&record.lease).await;
+            if let Err(error) = &outcome {
+                tracing::warn!(endpoint = %record.id, %error, "endpoint is not restored");
+            }
+            let leased = outcome.is_ok();
+            let state_word = if leased { EndpointState::Restoring } else { EndpointState::NotReady };
+            let message = outcome.err().map(|error| error.to_string()).unwrap_or_default();
+            let running = Running { state: state_word, message, restored: true, leased, record };
+            state.endpoints.insert(running.record.id, running);
+        }
+        tracing::info!(endpoints = state.endpoints.len(), resumed = state.resumed, "took over the earlier run's state");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! The state of the node under one lock, and what everything works on.
+//!
+//! ADD, DEL and the datapath's reconciliation take turns: a reconciliation that did not know an endpoint yet would
+//! detach it again. None of them waits for the network while it holds the lock, only for the kernel.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, RwLock},
+};
+
+use kinesin_agent_api::types::EndpointNetworking;
+use kinesin_core::{
+    chassis::{ChassisError, ChassisReport, EndpointSpec},
+    config::Config,
+    ipam::{AllocateRequest, IpamError, Lease, Owner},
+    routing::{Path, RoutingError, RoutingReport},
+    values::{EndpointId, Families, Family},
+};
+use kinesin_netlink::NetlinkError;
+use tokio::sync::{Mutex, MutexGuard, Notify};
+
+use crate::{
+    config_watch::Degradation,
+    controller::Controllers,
+    endpoint::{RequestError, Running},
+    health::HealthEndpoint,
+    node::NodeLinks,
+    selection::Backends,
+    store::{NodeRecord, Store, StoreError},
+};
+
+/// Key of the router's lease.
+pub(crate) const ROUTER: &str = "router";
+/// Key of the health endpoint's lease.
+pub(crate) const HEALTH: &str = "health";
+
+/// Everything that a part of the agent may need.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) config: Config,
+    pub(crate) node_name: String,
+    pub(crate) backends: Backends,
+    pub(crate) store: Store,
+    pub(crate) controllers: Arc<Controllers>,
+    pub(crate) wakes: Wakes,
+    /// What is wrong with the configuration that lies there now, while the accepted one runs.
+    pub(crate) degradation: RwLock<Degradation>,
+    state: Mutex<State>,
+}
+
+/// What to wake when something has changed.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes {
+    /// Nodes, devices or endpoints changed: the datapath may have to follow.
+    pub(crate) datapath: Arc<Notify>,
+    /// What the node publishes of itself changed.
+    pub(crate) node: Arc<Notify>,
+    /// The datapath became ready: the runtime may be told.
+    pub(crate) cni: Arc<Notify>,
+    /// Endpoints came or went.
+    pub(crate) endpoints: Arc<Notify>,
+}
+
+/// What may only change in turn.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// What the node was given; saved.
+    pub(crate) node: NodeRecord,
+    /// Whether it comes from an earlier run, whose datapath may still forward.
+    pub(crate) resumed: bool,
+    /// Endpoints by number.
+    pub(crate) endpoints: BTreeMap<EndpointId, Running>,
+    /// The health endpoint, once it is made.
+    pub(crate) health: Option<HealthEndpoint>,
+    /// What the last successful reconciliation achieved; absent before the first one.
+    pub(crate) datapath: Option<Datapath>,
+}
+
+/// What the last successful reconciliation achieved.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Datapath {
+    pub(crate) links: NodeLinks,
+    pub(crate) router: Vec<IpAddr>,
+    pub(crate) device_mtu_bytes: u32,
+    pub(crate) route_mtu_bytes: u32,
+    pub(crate) paths: Vec<Path>,
+    pub(crate) chassis: ChassisReport,
+    pub(crate) routing: RoutingReport,
+}
+
+/// Why something could not be done on this node.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum EngineError {
+    /// The first reconciliation has not succeeded yet.
+    #[error("the agent is still starting: {0}")]
+    Starting(String),
+    /// The request is wrong.
+    #[error("the request is refused: {0}")]
+    Request(#[from] RequestError),
+    /// An endpoint of another container has the device.
+    #[error("device {device:?} belongs to endpoint {id} of {owner}")]
+    DeviceTaken {
+        /// The device.
+        device: String,
+        /// The endpoint.
+        id: EndpointId,
+        /// Its owner.
+        owner: Owner,
+    },
+    /// There is no such endpoint.
+    #[error("there is no endpoint {0}")]
+    NoEndpoint(String),
+    /// Every endpoint number is taken.
+    #[error("all 65535 endpoint numbers of this node are taken; delete pods on it")]
+    NoNumber,
+    /// IPAM refused.
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    /// The chassis refused.
+    #[error(transparent)]
+    Chassis(#[from] ChassisError),
+    /// Routing failed as a whole.
+    #[error(transparent)]
+    Routing(#[from] RoutingError),
+    /// The state directory refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The kernel's devices could not be read or changed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Some parts of an endpoint are left.
+    #[error("endpoint {id} is not wholly removed: {}", .left.join("; "))]
+    Left {
+        /// The endpoint.
+        id: EndpointId,
+        /// Each with its reason.
+        left: Vec<String>,
+    },
+}
+
+impl Engine {
+    pub(crate) fn new(config: Config, node_name: String, backends: Backends, store: Store) -> Self {
+        Self {
+            config,
+            node_name,
+            backends,
+            store,
+            controllers: Arc::default(),
+            wakes: Wakes::default(),
+            degradation: RwLock::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Waits for its turn.
+    pub(crate) async fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().await
+    }
+
+    /// Leases addresses in every family of the node.
+    pub(crate) async fn lease(&self, attachment: &str, owner: Owner) -> Result<Lease, IpamError> {
+        let request =
+            AllocateRequest { attachment: attachment.to_owned(), owner, families: self.config.families, pool: None };
+        self.backends.ipam.allocate(&request).await
+    }
+}
+
+impl State {
+    /// The datapath, or why there is none yet.
+    pub(crate) fn datapath(&self, controllers: &Controllers) -> Result<&Datapath, EngineError> {
+        self.datapath.as_ref().ok_or_else(|| {
+            let report = controllers.report();
+            let failing =
+                report.iter().find(|found| found.consecutive_errors > 0 && found.name == crate::reconcile::NAME);
+            EngineError::Starting(
+                failing.map_or_else(|| "the datapath is being set up".to_owned(), |found| found.message.clone()),
+            )
+        })
+    }
+
+    /// The chassis' view of every endpoint, the health endpoint included.
+    pub(crate) fn specs(&self) -> BTreeMap<EndpointId, EndpointSpec> {
+        let leased = self.endpoints.values().filter(|running| running.leased);
+        let pods = leased.filter_map(|running| running.record.spec().ok());
+        pods.chain(self.health.iter().map(|health| health.spec.clone())).map(|spec| (spec.id, spec)).collect()
+    }
+
+    /// A number that no endpoint has, starting at a random one so that numbers are not reused at once.
+    pub(crate) fn free_number(&self) -> Result<EndpointId, EngineError> {
+        let taken = |id: u16| {
+            self.endpoints.contains_key(&EndpointId(id))
+                || self.health.as_ref().is_some_and(|found| found.spec.id.0 == id)
+        };
+        let start = rand::random_range(1..=u16::MAX);
+        (start..=u16::MAX).chain(1..start).find(|id| !taken(*id)).map(EndpointId).ok_or(EngineError::NoNumber)
+    }
+}
+
+impl Datapath {
+    /// What the plugin must set up in a pod with this lease.
+    pub(crate) fn networking(&self, lease: &Lease, host_mac: String) -> EndpointNetworking {
+        let has = |family: Family| lease.address(family).is_some();
+        let families = Families { v4: has(Family::V4), v6: has(Family::V6) };
+        EndpointNetworking {
+            addressing: crate::endpoint::addressing(lease),
+            gateways: self.router.iter().filter(|ip| families.contains(Family::of(ip))).copied().collect(),
+            gateway_mac: host_mac,
+            device_mtu: self.device_mtu_bytes,
+            route_mtu: self.route_mtu_bytes,
+        }
+    }
+}

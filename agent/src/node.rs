@@ -1,0 +1,164 @@
+//! What this node is, as the kernel tells it: devices that lead to other nodes, and its own addresses.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use kinesin_core::config::Config;
+use kinesin_netlink::{Link, Netlink, NetlinkError, Route, TABLE_MAIN};
+
+/// Devices and addresses of the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NodeLinks {
+    /// Devices that carry traffic to other nodes, the preferred one first.
+    pub(crate) uplinks: Vec<Link>,
+    /// Addresses that pods may reach, link-local ones left out.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Networks of those addresses.
+    pub(crate) networks: Vec<IpNet>,
+}
+
+/// Reads the node's devices; `internal_ips` are its addresses in Kubernetes, as far as they are known.
+pub(crate) async fn links(
+    netlink: &Netlink,
+    config: &Config,
+    internal_ips: &[IpAddr],
+) -> Result<NodeLinks, NetlinkError> {
+    let links = netlink.links().await?;
+    let addresses = netlink.addresses().await?;
+    let routes = netlink.routes().await?;
+    Ok(fold_links(config, internal_ips, &links, &addresses, &routes))
+}
+
+fn fold_links(
+    config: &Config,
+    internal_ips: &[IpAddr],
+    links: &[Link],
+    addresses: &[(u32, IpNet)],
+    routes: &[Route],
+) -> NodeLinks {
+    let candidates: BTreeMap<u32, &Link> = links
+        .iter()
+        .filter(|link| link.up && !link.loopback && !is_ours(&link.name) && link.master_index.is_none())
+        .map(|link| (link.index, link))
+        .collect();
+    let own: Vec<(u32, IpNet)> = addresses
+        .iter()
+        .filter(|(index, address)| {
+            let of_node = links.iter().any(|link| link.index == *index && !link.loopback && !is_ours(&link.name));
+            of_node && !is_link_local(address.addr())
+        })
+        .copied()
+        .collect();
+
+    let mut uplinks: Vec<&Link> = Vec::new();
+    let mut add = |index: u32| {
+        if let Some(link) = candidates.get(&index) {
+            if !uplinks.iter().any(|found| found.index == index) {
+                uplinks.push(link);
+            }
+        }
+    };
+    if config.devices.is_empty() || config.force_device_detection {
+        // The device with the node's own address comes first: peers are reached by theirs.
+        for (index, _) in own.iter().filter(|(_, address)| internal_ips.contains(&address.addr())) {
+            add(*index);
+        }
+        for route in routes.iter().filter(|route| route.dst.prefix_len() == 0 && route.table == TABLE_MAIN) {
+            add(route.dev);
+        }
+    }
+    for pattern in &config.devices {
+        for link in candidates.values().filter(|link| matches_pattern(pattern, &link.name)) {
+            add(link.index);
+        }
+    }
+    NodeLinks {
+        uplinks: uplinks.into_iter().cloned().collect(),
+        addresses: own.iter().map(|(_, address)| address.addr()).collect(),
+        networks: own.iter().map(|(_, address)| address.trunc()).collect(),
+    }
+}
+
+/// Devices of the pod network are no uplinks, and their addresses are not the node's.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("lxc") || name.starts_with("cilium_")
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        // fe80::/10 (RFC 4291 section 2.5.6).
+        IpAddr::V6(address) => address.segments()[0] & 0xffc0 == 0xfe80,
+    }
+}
+
+/// `eth0` or `eth+`.
+fn matches_pattern(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('+') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kinesin_core::config::Sources;
+    use kinesin_netlink::LinkKind;
+
+    use super::*;
+
+    fn config(flags: &[(&str, &str)]) -> Config {
+        let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Config::load(&Sources { flags, ..Sources::default() }).expect("valid")
+    }
+
+    fn link(index: u32, name: &str) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            up: true,
+            loopback: name == "lo",
+            noarp: false,
+            kind: LinkKind::Physical,
+            peer_index: None,
+            master_index: None,
+        }
+    }
+
+    fn found(flags: &[(&str, &str)], internal: &str) -> (Vec<String>, Vec<String>) {
+        let links: Vec<_> = [(1, "lo"), (2, "eth0"), (3, "eth1"), (4, "cilium_host"), (5, "lxc_health")]
+            .map(|(i, n)| link(i, n))
+            .into();
+        let net = |text: &str| text.parse::<IpNet>().expect("a network");
+        let addresses = [
+            (1, net("127.0.0.1/8")),
+            (2, net("10.0.2.15/24")),
+            (3, net("192.168.10.100/24")),
+            (3, net("fe80::1/64")),
+            (4, net("10.244.0.7/32")),
+        ];
+        let routes = [Route::new(net("0.0.0.0/0"), 2, 3)];
+        let internal: Vec<_> = internal.parse().into_iter().collect();
+        let found = fold_links(&config(flags), &internal, &links, &addresses, &routes);
+        let names = found.uplinks.iter().map(|link| link.name.clone()).collect();
+        (names, found.addresses.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_nodes_address_makes_the_first_uplink() {
+        let (uplinks, addresses) = found(&[], "192.168.10.100");
+        assert_eq!(uplinks, ["eth1", "eth0"]);
+        assert_eq!(addresses, ["10.0.2.15", "192.168.10.100"]);
+        assert_eq!(found(&[], "").0, ["eth0"]);
+    }
+
+    #[test]
+    fn named_devices_replace_what_is_detected() {
+        assert_eq!(found(&[("devices", "eth1")], "10.0.2.15").0, ["eth1"]);
+        assert_eq!(found(&[("devices", "eth+")], "10.0.2.15").0, ["eth0", "eth1"]);
+        let both = [("devices", "eth1"), ("force-device-detection", "true")];
+        assert_eq!(found(&both, "10.0.2.15").0, ["eth0", "eth1"]);
+    }
+}

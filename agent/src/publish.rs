@@ -1,0 +1,118 @@
+//! What the node tells the cluster: its CiliumNode, and a CiliumEndpoint per pod.
+
+use std::{net::IpAddr, sync::Arc};
+
+use kinesin_cluster::{ClusterError, EndpointPublication, EndpointPublisher, NodePublication};
+use kinesin_core::values::Identity;
+use tokio::sync::Mutex;
+
+use crate::{
+    endpoint::Running,
+    engine::{Engine, State},
+};
+
+/// Names of the loops in `status`.
+pub(crate) const NODE: &str = "publish-node";
+/// See [`NODE`].
+pub(crate) const ENDPOINTS: &str = "publish-endpoints";
+
+/// What the node says of itself; nothing before its datapath is ready.
+pub(crate) fn node(engine: &Engine, state: &State) -> Option<NodePublication> {
+    let datapath = state.datapath.as_ref()?;
+    if state.node.uid.is_empty() {
+        // The Node object has not been seen yet; without its uid the publication would outlive it.
+        return None;
+    }
+    let snapshot = engine.backends.ipam.snapshot();
+    let health = state.health.iter().flat_map(|health| health.spec.addresses.iter().copied());
+    Some(NodePublication {
+        name: engine.node_name.clone(),
+        node_uid: Some(state.node.uid.clone()),
+        labels: state.node.labels.clone(),
+        internal_ips: state.node.internal_ips.clone(),
+        router: datapath.router.clone(),
+        health: health.collect(),
+        pod_cidrs: snapshot.blocks.iter().map(|found| found.block.cidr).collect(),
+        boot_id: boot_id(),
+    })
+}
+
+/// What the node says of its pods.
+pub(crate) fn endpoints(state: &State) -> Vec<EndpointPublication> {
+    let Some(node_ip) = state.node.internal_ips.first().copied() else { return Vec::new() };
+    let pods = state.endpoints.values().filter(|running| !running.record.request.k8s_pod_name.is_empty());
+    pods.map(|running| publication(running, node_ip)).collect()
+}
+
+fn publication(running: &Running, node_ip: IpAddr) -> EndpointPublication {
+    let record = &running.record;
+    let view = running.view();
+    EndpointPublication {
+        namespace: record.request.k8s_namespace.clone(),
+        pod_name: record.request.k8s_pod_name.clone(),
+        pod_uid: record.request.k8s_uid.clone(),
+        id: record.id.0,
+        identity: Identity::INIT.0,
+        labels: view.status.identity.labels,
+        addresses: record.addresses(),
+        node_ip,
+        container_id: record.request.container_id.clone(),
+        attachment_id: record.attachment(),
+        state: serde_json::to_value(running.state)
+            .ok()
+            .and_then(|word| word.as_str().map(str::to_owned))
+            .unwrap_or_default(),
+    }
+}
+
+fn boot_id() -> String {
+    // Without procfs it is not known, which the publication can say.
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+impl Engine {
+    /// Tells the cluster of the node.
+    pub(crate) async fn publish_node(&self, client: &kube::Client) -> Result<(), ClusterError> {
+        let publication = node(self, &*self.state().await);
+        match publication {
+            Some(publication) => kinesin_cluster::publish_node(client, &publication).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Tells the cluster of the node's pods, and remembers what it told.
+pub(crate) struct Endpoints {
+    engine: Arc<Engine>,
+    client: kube::Client,
+    publisher: Mutex<Option<(IpAddr, EndpointPublisher)>>,
+}
+
+impl Endpoints {
+    pub(crate) fn new(engine: Arc<Engine>, client: kube::Client) -> Self {
+        Self { engine, client, publisher: Mutex::default() }
+    }
+
+    /// Writes what has changed.
+    pub(crate) async fn publish(&self) -> Result<(), ClusterError> {
+        let (node_ip, publications) = {
+            let state = self.engine.state().await;
+            if state.datapath.is_none() {
+                return Ok(());
+            }
+            (state.node.internal_ips.first().copied(), endpoints(&state))
+        };
+        let Some(node_ip) = node_ip else { return Ok(()) };
+        let mut known = self.publisher.lock().await;
+        let mut publisher = match known.take() {
+            Some((ip, publisher)) if ip == node_ip => publisher,
+            _ => EndpointPublisher::new(self.client.clone(), node_ip),
+        };
+        let outcome = publisher.publish(&publications).await;
+        if outcome.is_ok() {
+            // After a failure the next one starts from what the cluster has.
+            *known = Some((node_ip, publisher));
+        }
+        outcome.map(drop)
+    }
+}

@@ -1,0 +1,106 @@
+//! From a configuration to built backends.
+
+use std::{path::PathBuf, sync::Arc};
+
+use kinesin_core::{
+    capability::ThisMachine,
+    chassis::Chassis,
+    combination::{self, CombinationError},
+    config::{Config, Section},
+    ipam::Ipam,
+    registry::{BuildContext, BuildError, Registry, RegistryError},
+    routing::Routing,
+};
+
+/// The backends that run on this node.
+#[derive(Debug, Clone)]
+pub(crate) struct Backends {
+    pub(crate) ipam: Arc<dyn Ipam>,
+    pub(crate) routing: Arc<dyn Routing>,
+    pub(crate) chassis: Arc<dyn Chassis>,
+}
+
+/// Why the chosen backends cannot run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SelectionError {
+    /// A name is not compiled in, or the combination cannot work on this machine.
+    #[error(transparent)]
+    Combination(#[from] CombinationError),
+    /// A backend refuses its options.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The registry is empty or ambiguous.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Options of a backend that does not exist.
+    #[error("backendConfig.{name} is for a backend that is not compiled in; this binary has: {known}")]
+    UnknownSection {
+        /// As written.
+        name: String,
+        /// Names of all backends.
+        known: String,
+    },
+    /// A role was given to a backend that the agent cannot drive yet.
+    #[error("backends.{role}={name:?} was chosen, but this agent does not run {role} backends yet; remove the key")]
+    NotDriven {
+        /// The role's key.
+        role: &'static str,
+        /// The backend.
+        name: String,
+    },
+    /// The kernel's release is not readable.
+    #[error("cannot read the kernel's release")]
+    Kernel(#[source] std::io::Error),
+}
+
+/// Checks the combination and builds its backends; touches nothing.
+pub(crate) fn build(config: &Config, node_name: &str) -> Result<Backends, SelectionError> {
+    let registry = Registry::collect()?;
+    let machine = ThisMachine::new().map_err(SelectionError::Kernel)?;
+    let selection = &config.selection;
+    combination::check(&registry, selection, &machine)?;
+    check_sections(config, &registry)?;
+    for (role, name) in [("policy", &selection.policy), ("masquerade", &selection.masquerade)] {
+        if let Some(name) = name {
+            return Err(SelectionError::NotDriven { role, name: name.clone() });
+        }
+    }
+    if let Some(name) = selection.load_balancer.first() {
+        return Err(SelectionError::NotDriven { role: "loadBalancer", name: name.clone() });
+    }
+    let context = |section: Section| BuildContext {
+        node_name: node_name.to_owned(),
+        families: config.families,
+        state_dir: state_dir(config),
+        bpffs: config.bpf_root.clone(),
+        enable_tcx: config.enable_tcx,
+        auto_direct_node_routes: config.auto_direct_node_routes,
+        direct_routing_skip_unreachable: config.direct_routing_skip_unreachable,
+        section,
+    };
+    Ok(Backends {
+        ipam: (registry.ipam(&selection.ipam)?.build)(&context(config.section(&selection.ipam)))?,
+        routing: (registry.routing(&selection.routing)?.build)(&context(config.section(&selection.routing)))?,
+        chassis: (registry.chassis(&selection.chassis)?.build)(&context(config.section(&selection.chassis)))?,
+    })
+}
+
+/// Where the agent and its backends keep files, as Cilium has it.
+pub(crate) fn state_dir(config: &Config) -> PathBuf {
+    config.state_dir.join("state")
+}
+
+/// A misspelt backend name would otherwise be options that silently do nothing.
+fn check_sections(config: &Config, registry: &Registry) -> Result<(), SelectionError> {
+    let descriptors = registry.descriptors();
+    for name in config.section_names() {
+        if !descriptors.iter().any(|backend| backend.name == name) {
+            let mut known: Vec<_> = descriptors.iter().map(|backend| backend.name).collect();
+            known.sort_unstable();
+            known.dedup();
+            return Err(SelectionError::UnknownSection { name: name.to_owned(), known: known.join(", ") });
+        }
+    }
+    Ok(())
+}

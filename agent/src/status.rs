@@ -1,0 +1,160 @@
+//! The answer to `GET /v1/healthz`: the whole node in one value.
+
+use std::{collections::BTreeMap, sync::PoisonError};
+
+use kinesin_agent_api::types::{IpamStatus, KubernetesStatus, RoutingStatus, State as Word, Status, StatusResponse};
+use kinesin_core::{
+    chassis::Counter,
+    ipam::{IpamSnapshot, Owner},
+    values::{Carrier, Family},
+};
+
+use crate::{
+    engine::{Engine, State},
+    startup::Watches,
+};
+
+/// Everything that `status` prints.
+pub(crate) async fn response(engine: &Engine, watches: &Watches) -> StatusResponse {
+    // Counters are read from the kernel, which needs no turn of ours.
+    let drops = drops(engine.backends.chassis.counters().await.unwrap_or_default());
+    let snapshot = engine.backends.ipam.snapshot();
+    let state = engine.state().await;
+    StatusResponse {
+        cilium: agent(engine, &state),
+        kubernetes: kubernetes(watches),
+        ipam: ipam(engine, &state, &snapshot),
+        routing: routing(engine, &state),
+        cni_file: watches.cni_file(),
+        controllers: engine.controllers.report(),
+        attach_mode: state.datapath.as_ref().map(|found| found.chassis.attach_mode.clone()).unwrap_or_default(),
+        backends: engine.config.selection.iter().map(|(role, name)| (role.to_string(), name.to_owned())).collect(),
+        node_name: engine.node_name.clone(),
+        drops,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn agent(engine: &Engine, state: &State) -> Status {
+    if let Err(error) = state.datapath(&engine.controllers) {
+        return Status { state: Word::Failure, msg: error.to_string() };
+    }
+    let degradation = engine.degradation.read().unwrap_or_else(PoisonError::into_inner).message();
+    let less = state.datapath.iter().flat_map(|found| found.chassis.degraded.iter().cloned());
+    let messages: Vec<String> = degradation.into_iter().chain(less).collect();
+    Status { state: Word::Ok, msg: messages.join("; ") }
+}
+
+fn kubernetes(watches: &Watches) -> KubernetesStatus {
+    let health = watches.health();
+    let lost = health.iter().find(|found| !found.connected);
+    let status = match lost {
+        None => Status { state: Word::Ok, msg: watches.server_version() },
+        Some(found) => Status {
+            state: Word::Failure,
+            msg: format!(
+                "cannot watch {}: {}; running pods go on",
+                found.what,
+                found.last_error.as_deref().unwrap_or("no answer yet")
+            ),
+        },
+    };
+    KubernetesStatus { status, k8s_api_versions: health.iter().map(|found| api_version(&found.what)).collect() }
+}
+
+/// `cilium.io/v2 CiliumNode` as `cilium/v2::CiliumNode`, `v1 Node` as `core/v1::Node`.
+fn api_version(what: &str) -> String {
+    let (version, kind) = what.split_once(' ').unwrap_or(("", what));
+    let version = version.strip_prefix("cilium.io/").map_or_else(
+        || if version.contains('/') { version.to_owned() } else { format!("core/{version}") },
+        |rest| format!("cilium/{rest}"),
+    );
+    format!("{version}::{kind}")
+}
+
+fn ipam(engine: &Engine, state: &State, snapshot: &IpamSnapshot) -> IpamStatus {
+    let restored =
+        |ip| state.endpoints.values().any(|running| running.restored && running.record.addresses().contains(&ip));
+    let mut allocations = BTreeMap::new();
+    for lease in snapshot.leases.values() {
+        for leased in &lease.addresses {
+            let mark = if matches!(lease.owner, Owner::Pod { .. }) && restored(leased.ip) { " [restored]" } else { "" };
+            allocations.insert(leased.ip.to_string(), format!("{}{mark}", lease.owner));
+        }
+    }
+    let line = |family| engine.config.families.contains(family).then(|| allocated(snapshot, family));
+    IpamStatus {
+        mode: engine.config.selection.ipam.clone(),
+        ipv4: line(Family::V4),
+        ipv6: line(Family::V6),
+        allocations,
+    }
+}
+
+/// `3/254 allocated from 10.244.0.0/24`; blocks that only keep old leases are named too.
+fn allocated(snapshot: &IpamSnapshot, family: Family) -> String {
+    let blocks: Vec<_> = snapshot.blocks.iter().filter(|found| Family::of_net(&found.block.cidr) == family).collect();
+    let leased: u64 = blocks.iter().map(|found| found.leased).sum();
+    let capacity: u64 = blocks.iter().map(|found| found.capacity).sum();
+    let names: Vec<_> = blocks.iter().map(|found| found.block.cidr.to_string()).collect();
+    format!("{leased}/{capacity} allocated from {}", names.join(", "))
+}
+
+fn routing(engine: &Engine, state: &State) -> RoutingStatus {
+    let network = match engine.backends.routing.carrier() {
+        Carrier::Native => "Native".to_owned(),
+        Carrier::Vxlan => "Tunnel [vxlan]".to_owned(),
+        Carrier::Geneve => "Tunnel [geneve]".to_owned(),
+    };
+    let Some(datapath) = &state.datapath else {
+        return RoutingStatus { network, ..RoutingStatus::default() };
+    };
+    let unreachable = datapath.routing.unreachable.clone();
+    let reached = state.node.peers.keys().filter(|name| !unreachable.contains_key(*name)).count();
+    RoutingStatus {
+        network,
+        // Packets go from the pod's device to the uplink without the upper stack.
+        host: if datapath.chassis.attach_mode.is_empty() { "Legacy" } else { "BPF" }.to_owned(),
+        devices: datapath.links.uplinks.iter().map(|link| link.name.clone()).collect(),
+        peers: reached,
+        unreachable,
+    }
+}
+
+fn drops(counters: Vec<Counter>) -> BTreeMap<String, u64> {
+    let mut drops = BTreeMap::new();
+    for counter in counters.into_iter().filter(|counter| counter.reason != 0) {
+        *drops.entry(counter.text).or_default() += counter.packets;
+    }
+    drops
+}
+
+#[cfg(test)]
+mod tests {
+    use kinesin_core::ipam::{Block, BlockUse};
+
+    use super::*;
+
+    #[test]
+    fn allocation_is_told_in_the_known_form() {
+        let block = |cidr: &str, leased| BlockUse {
+            block: Block { pool: "default".to_owned(), cidr: cidr.parse().expect("a network") },
+            leased,
+            capacity: 6,
+            draining: false,
+        };
+        let snapshot = IpamSnapshot {
+            blocks: vec![block("172.20.42.0/29", 3), block("fd00::/125", 2)],
+            ..IpamSnapshot::default()
+        };
+        assert_eq!(allocated(&snapshot, Family::V4), "3/6 allocated from 172.20.42.0/29");
+        assert_eq!(allocated(&snapshot, Family::V6), "2/6 allocated from fd00::/125");
+    }
+
+    #[test]
+    fn kinds_are_named_as_cilium_names_them() {
+        assert_eq!(api_version("cilium.io/v2 CiliumNode"), "cilium/v2::CiliumNode");
+        assert_eq!(api_version("v1 Node"), "core/v1::Node");
+        assert_eq!(api_version("discovery.k8s.io/v1 EndpointSlice"), "discovery.k8s.io/v1::EndpointSlice");
+    }
+}

@@ -1,0 +1,271 @@
+//! Files that outlive the agent: what the node was given, and its endpoints.
+//!
+//! Every file is written beside its place and renamed, so a reader finds the old content or the new one. They live below
+//! `/run`, which a reboot clears together with the devices that they speak of, so nothing is flushed to a disk.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write as _},
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use kinesin_core::{
+    ipam::{Block, Lease},
+    values::EndpointId,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::endpoint::Record;
+
+/// The agent's state directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    directory: PathBuf,
+}
+
+/// What the node was given and has published.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeRecord {
+    /// Blocks that IPAM may lease from.
+    pub(crate) blocks: Vec<Block>,
+    /// The node's addresses in Kubernetes.
+    pub(crate) internal_ips: Vec<IpAddr>,
+    /// Leases of the node's own: router and health.
+    pub(crate) leases: Vec<Lease>,
+    /// Uid of the Node object.
+    #[serde(default)]
+    pub(crate) uid: String,
+    /// Labels of the Node object.
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The other nodes, so that they stay reachable while the API is away at the next start.
+    #[serde(default)]
+    pub(crate) peers: BTreeMap<String, PeerRecord>,
+}
+
+/// Another node, as it published itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PeerRecord {
+    /// Underlay addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Pod CIDRs.
+    pub(crate) pod_cidrs: Vec<IpNet>,
+    /// Addresses of its health endpoint.
+    pub(crate) health: Vec<IpAddr>,
+}
+
+/// Why a state file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum StoreError {
+    /// The file system refused.
+    #[error("cannot {action} {path:?}; the agent needs a writable state directory (key state-dir) with free space")]
+    Access {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The file holds something else.
+    #[error("{path:?} holds no state of this agent")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Store {
+    /// A store in `directory`, which need not exist yet.
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Makes the directories.
+    pub(crate) fn prepare(&self) -> Result<(), StoreError> {
+        let endpoints = self.endpoints_dir();
+        fs::create_dir_all(&endpoints).map_err(|source| access("make directory", &endpoints, source))
+    }
+
+    /// The directory of everything.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn endpoints_dir(&self) -> PathBuf {
+        self.directory.join("endpoints")
+    }
+
+    fn endpoint_path(&self, id: EndpointId) -> PathBuf {
+        self.endpoints_dir().join(format!("{id}.json"))
+    }
+
+    fn node_path(&self) -> PathBuf {
+        self.directory.join("node.json")
+    }
+
+    /// What the node was given in an earlier run; nothing on a new node. A damaged file counts as none and is reported.
+    pub(crate) fn load_node(&self) -> Result<Option<NodeRecord>, StoreError> {
+        let path = self.node_path();
+        match read(&path) {
+            Err(StoreError::Content { source, .. }) => {
+                tracing::warn!(path = %path.display(), error = %source, "damaged state file is ignored");
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// Saves what the node was given.
+    pub(crate) fn save_node(&self, record: &NodeRecord) -> Result<(), StoreError> {
+        write(&self.node_path(), record)
+    }
+
+    /// Every endpoint of an earlier run. A damaged file keeps only its own endpoint from being restored.
+    pub(crate) fn load_endpoints(&self) -> Result<Vec<Record>, StoreError> {
+        let directory = self.endpoints_dir();
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(access("list", &directory, source)),
+        };
+        let mut records = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|source| access("list", &directory, source))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                // What an interrupted write left behind.
+                remove(&path)?;
+                continue;
+            }
+            match read::<Record>(&path) {
+                Ok(Some(record)) if path == self.endpoint_path(record.id) => records.push(record),
+                Ok(_) => tracing::warn!(path = %path.display(), "state file of another name is ignored"),
+                Err(error @ StoreError::Content { .. }) => {
+                    tracing::warn!(path = %path.display(), error = %error, "damaged state file is ignored");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        records.sort_by_key(|record| record.id);
+        Ok(records)
+    }
+
+    /// Saves an endpoint.
+    pub(crate) fn save_endpoint(&self, record: &Record) -> Result<(), StoreError> {
+        write(&self.endpoint_path(record.id), record)
+    }
+
+    /// Forgets an endpoint; one that is not there is fine.
+    pub(crate) fn remove_endpoint(&self, id: EndpointId) -> Result<(), StoreError> {
+        remove(&self.endpoint_path(id))
+    }
+
+    /// The configuration that was accepted last: keys and values as they were written.
+    pub(crate) fn load_config(&self) -> Result<Option<Vec<(String, String)>>, StoreError> {
+        read(&self.directory.join("config.json"))
+    }
+
+    /// Saves an accepted configuration.
+    pub(crate) fn save_config(&self, keys: &[(String, String)]) -> Result<(), StoreError> {
+        write(&self.directory.join("config.json"), &keys)
+    }
+
+    /// Removes all files.
+    pub(crate) fn remove_all(&self) -> Result<(), StoreError> {
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(access("remove", &self.directory, error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn access(action: &'static str, path: &Path, source: io::Error) -> StoreError {
+    StoreError::Access { action, path: path.to_owned(), source }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(access("read", path, source)),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|source| StoreError::Content { path: path.to_owned(), source })
+}
+
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    let text = serde_json::to_vec(value).map_err(|source| StoreError::Content { path: path.to_owned(), source })?;
+    write_atomically(path, &text, 0o600).map_err(|source| access("write", path, source))
+}
+
+/// Replaces a file by a rename within its directory.
+pub(crate) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let beside = path.with_extension("tmp");
+    let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&beside)?;
+    let written = file.write_all(content).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // The first error is the one to tell; what is left is overwritten by the next attempt.
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(access("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::tests::record;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().expect("directory");
+        let store = Store::new(directory.path().join("state"));
+        store.prepare().expect("directories");
+        (directory, store)
+    }
+
+    #[test]
+    fn endpoints_come_back_as_they_were() {
+        let (_directory, store) = store();
+        let records = [record(7, "10.0.0.7"), record(300, "10.0.0.8")];
+        for record in &records {
+            store.save_endpoint(record).expect("saved");
+        }
+        assert_eq!(store.load_endpoints().expect("read"), records);
+        store.remove_endpoint(EndpointId(7)).expect("removed");
+        store.remove_endpoint(EndpointId(7)).expect("removed twice");
+        assert_eq!(store.load_endpoints().expect("read"), records[1..]);
+    }
+
+    #[test]
+    fn damaged_files_cost_only_their_own_endpoint() {
+        let (_directory, store) = store();
+        store.save_endpoint(&record(7, "10.0.0.7")).expect("saved");
+        fs::write(store.endpoints_dir().join("8.json"), "{\"id\": 8,").expect("written");
+        fs::write(store.endpoints_dir().join("9.tmp"), "").expect("written");
+        fs::write(store.node_path(), [0xff, 0]).expect("written");
+        assert_eq!(store.load_endpoints().expect("read"), [record(7, "10.0.0.7")]);
+        assert!(!store.endpoints_dir().join("9.tmp").exists());
+        assert_eq!(store.load_node().expect("read"), None);
+    }
+
+    #[test]
+    fn an_unwritable_directory_is_named() {
+        let store = Store::new(PathBuf::from("/proc/none/state"));
+        let error = store.save_endpoint(&record(7, "10.0.0.7")).expect_err("no such directory").to_string();
+        assert!(error.contains("/proc/none/state/endpoints/7.json") && error.contains("state-dir"), "{error}");
+    }
+}
