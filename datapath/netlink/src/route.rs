@@ -89,6 +89,16 @@ impl Netlink {
         Ok(all)
     }
 
+    /// Adds a route where there is none with the same destination, table and metric.
+    ///
+    /// # Errors
+    /// `Refused`: as for `replace_route`, and `EEXIST` ([`NetlinkError::is_existing`]) when there is one.
+    pub async fn add_route(&self, route: &Route) -> Result<(), NetlinkError> {
+        let action = || format!("add route {}", describe(route));
+        let request = self.handle.route().add(message(route));
+        request.execute().await.map_err(|error| NetlinkError::from_request(action(), error))
+    }
+
     /// Adds a route, or replaces the one with the same destination, table and metric.
     ///
     /// # Errors

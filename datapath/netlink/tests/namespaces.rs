@@ -108,6 +108,26 @@ async fn unreachable_next_hop_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn occupied_place_is_refused_as_existing() {
+    let pair = pair().await;
+    let link = pair.in_pod.link("eth0").await.expect("pod end");
+    pair.in_pod.set_up(link.index).await.expect("up");
+    for (address, dst, hops) in [
+        ("10.1.0.5/24", "10.9.0.0/16", ["10.1.0.1", "10.1.0.2"]),
+        ("fd00:1::5/64", "fd09::/64", ["fd00:1::1", "fd00:1::2"]),
+    ] {
+        pair.in_pod.add_address(link.index, net(address)).await.expect("address");
+        let [first, second] =
+            hops.map(|hop| Route { via: Some(ip(hop)), metric: 1024, ..Route::new(net(dst), link.index, 4) });
+        pair.in_pod.add_route(&first).await.expect("nothing is there");
+        let error = pair.in_pod.add_route(&second).await.expect_err("something is there");
+        assert!(error.is_existing(), "{error}");
+        let routes = pair.in_pod.routes().await.expect("list");
+        assert!(routes.contains(&first) && !routes.contains(&second), "{routes:#?}");
+    }
+}
+
+#[tokio::test]
 async fn removing_a_device_twice_succeeds_and_takes_its_peer() {
     let pair = pair().await;
     let host = pair.in_node.link("lxc0").await.expect("host end");

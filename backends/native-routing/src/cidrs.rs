@@ -1,0 +1,214 @@
+//! Which pod CIDRs of other nodes may be routed at all.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use kinesin_core::{
+    routing::{Peer, RoutingDesired},
+    values::Family,
+};
+
+/// What each peer's pod CIDRs came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checked {
+    /// Pod CIDRs that may be routed, and their peer.
+    pub(crate) good: BTreeMap<IpNet, String>,
+    /// Reasons against others, by peer.
+    pub(crate) bad: BTreeMap<String, Vec<String>>,
+}
+
+/// Checks every pod CIDR; `own` are further addresses of this node, as the kernel has them.
+///
+/// A CIDR that is wrong by itself is left out before CIDRs are compared with each other, so that one node that claims
+/// half the world does not cut off the others.
+pub(crate) fn check(desired: &RoutingDesired, own: &[IpAddr]) -> Checked {
+    let mut checked = Checked::default();
+    let nodes: BTreeMap<IpAddr, &str> = desired
+        .peers
+        .iter()
+        .flat_map(|(name, peer)| peer.addresses.iter().map(move |ip| (*ip, name.as_str())))
+        .chain(desired.local.addresses.iter().chain(own).map(|ip| (*ip, desired.local.name.as_str())))
+        .collect();
+
+    let mut candidates: BTreeSet<(IpNet, &str)> = BTreeSet::new();
+    for (name, peer) in &desired.peers {
+        let reasons = checked.bad.entry(name.clone()).or_default();
+        for cidr in wanted_cidrs(desired, peer, reasons) {
+            match refuse(cidr, desired, &nodes) {
+                Some(reason) => reasons.push(format!("pod CIDR {cidr} {reason}")),
+                None => {
+                    candidates.insert((cidr, name));
+                }
+            }
+        }
+    }
+
+    let clashes = clashes(&candidates);
+    for (cidr, name) in candidates {
+        match clashes.get(&(cidr, name)) {
+            Some((other, owner)) => checked.bad.entry(name.to_owned()).or_default().push(format!(
+                "pod CIDR {cidr} overlaps {other} of node {owner}; give one of the two another pod CIDR"
+            )),
+            None => {
+                checked.good.insert(cidr, name.to_owned());
+            }
+        }
+    }
+    checked.bad.retain(|_, reasons| !reasons.is_empty());
+    checked
+}
+
+/// The pod CIDRs of families that are on here, or the reason why there are none.
+fn wanted_cidrs(desired: &RoutingDesired, peer: &Peer, reasons: &mut Vec<String>) -> Vec<IpNet> {
+    let wanted: Vec<IpNet> = peer
+        .pod_cidrs
+        .iter()
+        .filter(|cidr| desired.local.families.contains(Family::of_net(cidr)))
+        .map(IpNet::trunc)
+        .collect();
+    if peer.pod_cidrs.is_empty() {
+        reasons.push("it has no pod CIDR yet".to_owned());
+    } else if wanted.is_empty() {
+        reasons.push("its pod CIDRs are of a family that is switched off on this node".to_owned());
+    }
+    wanted
+}
+
+/// Why a pod CIDR cannot be routed, whatever the other peers have.
+fn refuse(cidr: IpNet, desired: &RoutingDesired, nodes: &BTreeMap<IpAddr, &str>) -> Option<String> {
+    if cidr.prefix_len() == 0 {
+        return Some("is the default route; give the node a pod CIDR".to_owned());
+    }
+    if !is_unicast(cidr.addr()) {
+        return Some("has no addresses that pods can have; give the node another pod CIDR".to_owned());
+    }
+    if let Some(local) = desired.local.pod_cidrs.iter().find(|local| local.contains(&cidr) || cidr.contains(*local)) {
+        return Some(format!("overlaps this node's pod CIDR {local}; give one of the two nodes another one"));
+    }
+    let covered = nodes.range(cidr.network()..=cidr.broadcast()).next();
+    covered.map(|(ip, name)| format!("covers {ip}, an address of node {name}; give the node another pod CIDR"))
+}
+
+fn is_unicast(ip: IpAddr) -> bool {
+    let special = ip.is_multicast() || ip.is_loopback() || ip.is_unspecified();
+    let link_local = match ip {
+        // 240.0.0.0/4 is reserved (RFC 1112 section 4), 0.0.0.0/8 is "this network" (RFC 1122 section 3.2.1.3).
+        IpAddr::V4(ip) => ip.is_link_local() || ip.octets()[0] >= 240 || ip.octets()[0] == 0,
+        // fe80::/10 (RFC 4291 section 2.5.6).
+        IpAddr::V6(ip) => ip.segments()[0] & 0xffc0 == 0xfe80,
+    };
+    !special && !link_local
+}
+
+/// Each CIDR that overlaps one of another peer, with one that it overlaps.
+fn clashes<'a>(candidates: &BTreeSet<(IpNet, &'a str)>) -> BTreeMap<(IpNet, &'a str), (IpNet, &'a str)> {
+    let mut sorted: Vec<(IpNet, &str)> = candidates.iter().copied().collect();
+    // A network comes right before what lies inside it, so one pass with the open networks on a stack is enough.
+    sorted.sort_by_key(|(cidr, name)| (cidr.network(), cidr.prefix_len(), *name));
+    let mut found = BTreeMap::new();
+    let mut open: Vec<(IpNet, &str)> = Vec::new();
+    for entry in sorted {
+        while open.last().is_some_and(|(outer, _)| !outer.contains(&entry.0)) {
+            open.pop();
+        }
+        for outer in open.iter().filter(|outer| outer.1 != entry.1) {
+            found.entry(entry).or_insert(*outer);
+            found.entry(*outer).or_insert(entry);
+        }
+        open.push(entry);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use kinesin_core::{routing::LocalNode, values::Families};
+
+    use super::*;
+
+    fn desired(families: Families, peers: &[(&str, &str, &[&str])]) -> RoutingDesired {
+        let peers = peers.iter().map(|(name, address, cidrs)| {
+            let peer = Peer {
+                addresses: vec![address.parse().expect("an address")],
+                pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().expect("a network")).collect(),
+            };
+            ((*name).to_owned(), peer)
+        });
+        RoutingDesired {
+            local: LocalNode {
+                name: "local".to_owned(),
+                families,
+                addresses: vec!["192.168.10.100".parse().expect("an address")],
+                pod_cidrs: vec!["10.244.0.0/24".parse().expect("a network")],
+                uplinks: vec!["eth0".to_owned()],
+                router: Vec::new(),
+                mtu_bytes: 1500,
+            },
+            peers: peers.collect(),
+        }
+    }
+
+    fn outcome(peers: &[(&str, &str, &[&str])]) -> (Vec<String>, Vec<String>) {
+        let own = ["172.17.0.1".parse().expect("an address")];
+        let checked = check(&desired(Families::DUAL, peers), &own);
+        let good = checked.good.iter().map(|(cidr, name)| format!("{name} {cidr}")).collect();
+        let bad = checked.bad.iter().map(|(name, reasons)| format!("{name}: {}", reasons.join("; "))).collect();
+        (good, bad)
+    }
+
+    #[test]
+    fn wrong_pod_cidrs_are_refused_one_by_one() {
+        for (cidr, reason) in [
+            ("0.0.0.0/0", "is the default route"),
+            ("::/0", "is the default route"),
+            ("224.0.0.0/8", "has no addresses that pods can have"),
+            ("127.0.0.0/8", "has no addresses that pods can have"),
+            ("fe80::/64", "has no addresses that pods can have"),
+            ("10.244.0.0/24", "overlaps this node's pod CIDR 10.244.0.0/24"),
+            ("10.244.0.0/16", "overlaps this node's pod CIDR 10.244.0.0/24"),
+            ("10.244.0.128/25", "overlaps this node's pod CIDR 10.244.0.0/24"),
+            ("192.168.0.0/16", "covers 192.168.10.100, an address of node local"),
+            ("192.168.10.101/32", "covers 192.168.10.101, an address of node a"),
+            ("172.16.0.0/12", "covers 172.17.0.1, an address of node local"),
+        ] {
+            let (good, bad) = outcome(&[("a", "192.168.10.101", &[cidr, "10.244.7.0/24"])]);
+            assert_eq!(good, ["a 10.244.7.0/24"], "{cidr}: the other one is routed");
+            assert!(bad[0].starts_with(&format!("a: pod CIDR {cidr} {reason}")), "{bad:?}");
+            assert!(bad[0].contains("give "), "names a way out: {bad:?}");
+        }
+    }
+
+    #[test]
+    fn pod_cidrs_that_overlap_are_refused_for_both() {
+        let (good, bad) = outcome(&[
+            ("a", "192.168.10.101", &["10.244.1.0/24"]),
+            ("b", "192.168.10.102", &["10.244.1.0/24"]),
+            ("c", "192.168.10.103", &["10.246.0.0/16", "10.246.5.0/24"]),
+            ("d", "192.168.10.104", &["10.246.9.0/24", "10.244.2.5/24"]),
+        ]);
+        assert_eq!(good, ["d 10.244.2.0/24", "c 10.246.5.0/24"], "host bits are ignored");
+        assert_eq!(bad.len(), 4);
+        assert!(bad[0].contains("overlaps 10.244.1.0/24 of node b"), "{bad:?}");
+        assert!(bad[3].contains("overlaps 10.246.0.0/16 of node c"), "{bad:?}");
+    }
+
+    #[test]
+    fn a_node_that_claims_the_world_does_not_cut_off_the_others() {
+        let peers: [(&str, &str, &[&str]); 2] =
+            [("a", "192.168.10.101", &["10.244.1.0/24"]), ("z", "192.168.10.102", &["10.0.0.0/8"])];
+        assert_eq!(outcome(&peers).0, ["a 10.244.1.0/24"]);
+    }
+
+    #[test]
+    fn a_node_without_usable_pod_cidr_is_reported() {
+        let v4 = Families { v4: true, v6: false };
+        let peers: [(&str, &str, &[&str]); 2] = [("a", "192.168.10.101", &[]), ("b", "192.168.10.102", &["fd00::/64"])];
+        let checked = check(&desired(v4, &peers), &[]);
+        assert_eq!(checked.bad["a"], ["it has no pod CIDR yet"]);
+        assert_eq!(checked.bad["b"], ["its pod CIDRs are of a family that is switched off on this node"]);
+        assert!(checked.good.is_empty());
+    }
+}
