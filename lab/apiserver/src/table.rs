@@ -65,9 +65,12 @@ fn layout(storage: &str) -> (Columns, Cells) {
     }
 }
 
+/// The cells of an object.
+type RowOf<'a> = Box<dyn Fn(&Value) -> Vec<Value> + 'a>;
+
 /// A `Table` object; its `metadata` is the caller's to fill.
 pub(crate) fn render(kind: &Kind, objects: &[Arc<Value>], include: Include, with_columns: bool) -> Value {
-    let (columns, cells): (Vec<Value>, Box<dyn Fn(&Value) -> Vec<Value>>) = if kind.custom {
+    let (columns, cells): (Vec<Value>, RowOf<'_>) = if kind.custom {
         (custom::columns(kind), Box::new(|object| custom::cells(kind, object)))
     } else {
         let (columns, cells) = layout(&kind.storage);

@@ -55,7 +55,8 @@ pub(crate) async fn plan(
     for (name, target) in [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")]
     {
         // The machine's own file may be a link, which a mount would follow out of place.
-        if !is_covered(&binds, target) && !(is_host_network && name == "hostname") {
+        let is_nodes = is_host_network && name == "hostname";
+        if !is_nodes && !is_covered(&binds, target) {
             binds.push(Bind { source: etc.join(name), target: target.into(), read_only: false });
         }
     }

@@ -104,7 +104,7 @@ fn is_running_ready(container: &View) -> bool {
 }
 
 fn phase(policy: &str, init: &[View], main: &[View]) -> &'static str {
-    for container in init.iter().filter(|c| !is_done(c)) {
+    if let Some(container) = init.iter().find(|c| !is_done(c)) {
         return match &container.doing {
             Doing::Ended(_) if policy == "Never" => "Failed",
             _ => "Pending",

@@ -159,10 +159,13 @@ fn write_slices(api: &Api, service: &Value, planned: BTreeMap<String, Value>) {
     }
 }
 
+/// Ports, ready addresses and the others of a subset.
+type Subset = (Vec<Value>, Vec<Value>, Vec<Value>);
+
 fn write_endpoints(api: &Api, service: &Value, pods: &[Arc<Value>]) {
     let family = object::list(service, &["spec", "ipFamilies"]).first().and_then(Value::as_str).unwrap_or("IPv4");
     let publishes_all = object::flag(service, &["spec", "publishNotReadyAddresses"]);
-    let mut groups: BTreeMap<String, (Vec<Value>, Vec<Value>, Vec<Value>)> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Subset> = BTreeMap::new();
     for pod in pods.iter().filter(|p| !object::is_deleting(p)) {
         let Some(ip) = address(pod, family) else { continue };
         let ports = ports_on(service, pod);

@@ -123,7 +123,8 @@ pub(crate) fn remove(object: &mut Value, path: &[String], root: Place<'_>) {
 fn position(list: &Value, element: &str, place: Place<'_>) -> Option<usize> {
     let items = list.as_array()?;
     if let Some(value) = element.strip_prefix("v:") {
-        return items.iter().position(|item| item.to_string() == value);
+        let wanted: Value = serde_json::from_str(value).ok()?;
+        return items.iter().position(|item| *item == wanted);
     }
     let wanted = element.strip_prefix("k:")?;
     let ListShape::Map(keys) = place.list() else { return None };

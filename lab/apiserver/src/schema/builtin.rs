@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::kinds_builtin::BUILTINS;
 
+const ANY_JSON: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
+
 /// The OpenAPI definitions of all built-in kinds, by their OpenAPI name.
 pub(crate) fn definitions() -> &'static Map<String, Value> {
     &all().definitions
@@ -35,6 +37,11 @@ fn all() -> &'static All {
             let name = target.rsplit('/').next().unwrap_or_default().to_owned();
             names.insert((builtin.kind, builtin.group()), name);
         }
-        All { definitions: generator.take_definitions(true), names }
+        let mut definitions = generator.take_definitions(true);
+        // `default`, `example` and `enum` of a CRD's schema are any JSON; the generated schema says "object".
+        if let Some(Value::Object(json)) = definitions.get_mut(ANY_JSON) {
+            json.remove("type");
+        }
+        All { definitions, names }
     })
 }
