@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -34,7 +33,7 @@ struct Record {
 
 impl Controllers {
     /// Notes an outcome; the answer is the number of failures in a row.
-    pub(crate) fn note<E: fmt::Display>(&self, name: &'static str, outcome: &Result<(), E>) -> u64 {
+    pub(crate) fn note(&self, name: &'static str, outcome: anyhow::Result<()>) -> u64 {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let record = records.entry(name).or_default();
         match outcome {
@@ -47,7 +46,7 @@ impl Controllers {
                 record.message.clear();
             }
             Err(error) => {
-                let message = format!("{error:#}");
+                let message = told(&error);
                 // The same failure again and again is one line, not one per attempt.
                 if record.message != message {
                     tracing::warn!(controller = name, error = message, "failed; it is tried again");
@@ -94,14 +93,14 @@ impl Loop {
     where
         F: FnMut() -> R,
         R: Future<Output = Result<(), E>>,
-        E: fmt::Display,
+        E: Into<anyhow::Error>,
     {
         loop {
             let outcome = tokio::select! {
                 outcome = step() => outcome,
                 () = self.stop.cancelled() => return,
             };
-            let failures = self.controllers.note(self.name, &outcome);
+            let failures = self.controllers.note(self.name, outcome.map_err(Into::into));
             let wait = if failures == 0 { self.period } else { backoff(failures).min(self.period) };
             tokio::select! {
                 () = self.wake.notified() => {
@@ -114,6 +113,20 @@ impl Loop {
             }
         }
     }
+}
+
+/// The error and its causes in one line; a cause that the text before it already tells is left out.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn backoff(failures: u64) -> Duration {
@@ -137,10 +150,10 @@ mod tests {
     #[test]
     fn success_clears_the_message() {
         let controllers = Controllers::default();
-        assert_eq!(controllers.note("a", &Err("broken")), 1);
-        assert_eq!(controllers.note("a", &Err("broken")), 2);
+        assert_eq!(controllers.note("a", Err(anyhow::anyhow!("broken"))), 1);
+        assert_eq!(controllers.note("a", Err(anyhow::anyhow!("broken"))), 2);
         assert_eq!(controllers.report()[0].message, "broken");
-        assert_eq!(controllers.note::<&str>("a", &Ok(())), 0);
+        assert_eq!(controllers.note("a", Ok(())), 0);
         let report = controllers.report();
         assert_eq!((report[0].consecutive_errors, report[0].message.as_str()), (0, ""));
         assert!(report[0].last_error_seconds.is_some());
@@ -162,7 +175,7 @@ mod tests {
         let counted = runs.clone();
         let task = tokio::spawn(spec.run(move || {
             let run = counted.fetch_add(1, Ordering::SeqCst);
-            async move { if run < 2 { Err("not yet") } else { Ok(()) } }
+            async move { if run < 2 { Err(anyhow::anyhow!("not yet")) } else { Ok(()) } }
         }));
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(runs.load(Ordering::SeqCst), 3);

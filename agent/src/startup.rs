@@ -302,7 +302,7 @@ fn start_loops(
                 tracing::warn!(message = message.as_deref().unwrap_or("none"), "the configuration's state changed");
                 *known = found;
             }
-            message.filter(|_| known.refused.is_some()).map_or(Ok(()), Err)
+            message.filter(|_| known.refused.is_some()).map_or(Ok(()), |reason| Err(anyhow::anyhow!(reason)))
         }
     }));
 }

@@ -9,7 +9,7 @@ use kinesin_agent_api::types::{ErrorBody, ErrorKind};
 use kinesin_core::{chassis::ChassisError, ipam::IpamError};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::engine::EngineError;
+use crate::{controller::told, engine::EngineError};
 
 /// A refusal: status and body.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl From<EngineError> for Refused {
             _ => (StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Internal),
         };
         // Causes that the message does not tell are what helps most.
-        Self::new(status, kind, format!("{:#}", anyhow::Error::from(error)))
+        Self::new(status, kind, told(&error.into()))
     }
 }
 

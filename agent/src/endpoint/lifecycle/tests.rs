@@ -314,7 +314,7 @@ async fn nothing_is_added_before_the_datapath_is_ready() {
     let node = start(directory.path()).await;
     node.engine.state().await.datapath = None;
     let waiting = IpamError::NotReady { family: Family::V4, expected_from: "the Node".to_owned() };
-    node.engine.controllers.note(crate::reconcile::NAME, &Err(waiting));
+    node.engine.controllers.note(crate::reconcile::NAME, Err(waiting.into()));
     let error = node.engine.create(request(1)).await.map(drop).expect_err("starting").to_string();
     assert!(error.contains("still starting") && error.contains("the Node"), "{error}");
 }
