@@ -77,6 +77,12 @@ pub enum ClusterError {
 }
 
 impl ClusterError {
+    /// The message and its causes in one line, as a log or a status shows it.
+    #[must_use]
+    pub fn line(&self) -> String {
+        crate::request::one_line(self)
+    }
+
     /// Whether the same call may succeed later without anybody changing a configuration.
     #[must_use]
     pub fn retryable(&self) -> bool {

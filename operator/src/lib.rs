@@ -1,1 +1,36 @@
-//! What is once per cluster: resource definitions and the collection of what nodes left behind.
+#![doc = include_str!("../README.md")]
+
+mod args;
+mod collect;
+mod election;
+mod http;
+mod operator;
+mod state;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+pub use args::Args;
+pub use election::Timing;
+pub use operator::{Operator, Settings};
+
+/// Runs until SIGTERM or SIGINT, then gives the lease back.
+///
+/// # Errors
+/// A configuration that cannot work and a port that is taken. An API server that is away is waited for.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Before anything else, so that no signal is met by its default.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let client = kinesin_cluster::connect(args.kubeconfig.as_deref(), args.k8s_api_server.as_deref()).await?;
+    let operator = Operator::start(client, args.settings()?).await?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM"),
+        _ = interrupt.recv() => tracing::info!("SIGINT"),
+    }
+    operator.shutdown().await;
+    Ok(())
+}

@@ -119,16 +119,12 @@ pub fn detach_link(place: &Attachment, links: &Path) -> Result<(), LoaderError> 
 pub fn detach_filters(place: &Attachment, program: &str) -> Result<bool, LoaderError> {
     match tc::qdisc_detach_program(&place.device, place.direction.attach_type(), program) {
         Ok(()) => Ok(true),
-        Err(error) => {
-            let error = ProgramError::from(error);
-            // No such filter, no clsact qdisc at all, or no such device, which has taken its filters along.
-            let gone = [Errno::ENOENT, Errno::EINVAL, Errno::ENODEV, Errno::EOPNOTSUPP];
-            match errno(&error) {
-                Some(number) if gone.iter().any(|known| *known as i32 == number) => Ok(false),
-                None if is_not_found(&error) => Ok(false),
-                _ => Err(place.failed(error)),
-            }
-        }
+        // No such filter, no clsact qdisc at all, or no such device, which has taken its filters along.
+        Err(error) => match errno(&error) {
+            None if matches!(&error, TcError::IoError(error) if error.kind() == io::ErrorKind::NotFound) => Ok(false),
+            Some(Errno::ENOENT | Errno::EINVAL | Errno::ENODEV | Errno::EOPNOTSUPP) => Ok(false),
+            _ => Err(place.failed(error.into())),
+        },
     }
 }
 
@@ -191,28 +187,18 @@ fn attach_clsact(program: &mut SchedClassifier, place: &Attachment) -> Result<bo
     Ok(true)
 }
 
-/// The innermost I/O error among the causes.
-fn io_error(error: &ProgramError) -> Option<&io::Error> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    let mut last = None;
-    while let Some(found) = cause {
-        last = found.downcast_ref::<io::Error>().or(last);
-        cause = found.source();
-    }
-    last
-}
-
-fn errno(error: &ProgramError) -> Option<i32> {
-    io_error(error).and_then(io::Error::raw_os_error)
-}
-
-fn is_not_found(error: &ProgramError) -> bool {
-    io_error(error).is_some_and(|found| found.kind() == io::ErrorKind::NotFound)
+/// The kernel's error number, if it gave one.
+fn errno(error: &TcError) -> Option<Errno> {
+    let number = match error {
+        TcError::IoError(error) => error.raw_os_error(),
+        TcError::NetlinkError(error) => error.raw_os_error(),
+        _ => None,
+    };
+    number.map(Errno::from_raw)
 }
 
 fn is_existing(error: &ProgramError) -> bool {
-    // aya gives the kernel's words where the answer carries them, and then no number.
-    errno(error) == Some(Errno::EEXIST as i32) || error.to_string().contains("exists")
+    matches!(error, ProgramError::TcError(error) if errno(error) == Some(Errno::EEXIST))
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub trait Packet {
     /// Cuts or extends the packet at its end to `length` bytes.
     fn set_len(&mut self, length: usize) -> bool;
 
-    /// Inserts `length` bytes in front of the packet.
+    /// Inserts `length` bytes in front of the packet; the first 14 bytes are to be written anew.
     fn grow_front(&mut self, length: usize) -> bool;
 
     /// Writes one byte of a header that a checksum kept by the driver covers.

@@ -2,8 +2,8 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::BPF_F_RECOMPUTE_CSUM,
-    helpers::{bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_store_bytes},
+    bindings::{BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    helpers::{bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_store_bytes},
     programs::TcContext,
 };
 use kinesin_packet::Packet;
@@ -81,8 +81,10 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn grow_front(&mut self, length: usize) -> bool {
+        // Not bpf_skb_change_head: it leaves the network header where it was, so that a packet that is redirected to be
+        // received would be read from its quote on.
         // SAFETY: the context is valid; no view outlives the `&mut self`.
-        unsafe { bpf_skb_change_head(self.ctx.as_ptr().cast(), length as u32, 0) == 0 }
+        unsafe { bpf_skb_adjust_room(self.ctx.as_ptr().cast(), length as i32, BPF_ADJ_ROOM_MAC, 0) == 0 }
     }
 
     #[inline(always)]

@@ -290,8 +290,7 @@ fn second_agent_on_a_node_is_refused_with_the_first_ones_process() {
 
 #[test]
 fn pins_of_another_layout_are_refused_and_kept() {
-    let node = Node::new(1, true);
-    node.connect(&kinesin_netlink::NetNs::anonymous().expect("namespace"), 1500);
+    let node = Node::unapplied(true);
     let other = node.bpffs().join("kinesin/v999/maps");
     let made = other.clone();
     node.run(move |_| fs::create_dir_all(made).expect("directory"));
@@ -301,19 +300,23 @@ fn pins_of_another_layout_are_refused_and_kept() {
 }
 
 #[test]
-fn attach_stays_far_below_the_time_of_an_add() {
-    let node = Node::alone(true);
-    let pods: Vec<_> = (10..60).map(|number| Pod::new(&node, number)).collect();
-    let mut times: Vec<_> = pods
-        .iter()
-        .map(|pod| {
-            let start = Instant::now();
-            node.attach(&pod.endpoint).expect("attach");
-            start.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    let median = times[times.len() / 2];
-    eprintln!("attach: median {median:?}, longest {:?}", times[times.len() - 1]);
-    assert!(median < Duration::from_millis(20), "{times:?}");
+fn attach_loads_nothing_and_takes_milliseconds() {
+    for enable_tcx in [true, false] {
+        let node = Node::alone(enable_tcx);
+        let pods: Vec<_> = (10..60).map(|number| Pod::new(&node, number)).collect();
+        let mut times: Vec<_> = pods
+            .iter()
+            .map(|pod| {
+                let start = Instant::now();
+                node.attach(&pod.endpoint).expect("attach");
+                start.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        let median = times[times.len() / 2];
+        eprintln!("attach, tcx {enable_tcx}: median {median:?}, longest {:?}", times[times.len() - 1]);
+        // tcx waits for two RCU grace periods under the RTNL (`tcx_entry_sync`, 6.18), several milliseconds each; this
+        // allows for a machine that does much else.
+        assert!(median < Duration::from_millis(150), "{times:?}");
+    }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Node {
     jobs: mpsc::Sender<Job>,
     pub(crate) netns: NetNs,
     directory: TempDir,
+    /// What the uplink leads to; it would be gone with its namespace.
+    pub(crate) outside: Option<NetNs>,
     pub(crate) number: u8,
     pub(crate) spec: NodeSpec,
     pub(crate) paths: Vec<Path>,
@@ -86,15 +88,22 @@ impl Node {
         };
         let chassis = build(&directory, enable_tcx, &BTreeMap::new());
         let (paths, endpoints, slots) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { jobs, netns, directory, number, spec, paths, endpoints, enable_tcx, slots, chassis }
+        Self { jobs, netns, directory, outside: None, number, spec, paths, endpoints, enable_tcx, slots, chassis }
     }
 
     /// A node whose uplink leads to an empty namespace, with its chassis applied.
     pub(crate) fn alone(enable_tcx: bool) -> Self {
-        let outside = NetNs::anonymous().expect("namespace");
-        let node = Self::new(1, enable_tcx);
-        node.connect(&outside, 1500);
+        let node = Self::unapplied(enable_tcx);
         node.apply().expect("apply");
+        node
+    }
+
+    /// The same before the first apply.
+    pub(crate) fn unapplied(enable_tcx: bool) -> Self {
+        let outside = NetNs::anonymous().expect("namespace");
+        let mut node = Self::new(1, enable_tcx);
+        node.connect(&outside, 1500);
+        node.outside = Some(outside);
         node
     }
 
