@@ -60,6 +60,8 @@ pub enum Command {
     Config(ConfigCommand),
     /// Whether this machine can run each backend, and why not.
     Doctor,
+    /// A cluster on this machine, for trying things out.
+    Lab(LabArgs),
     /// Completion script for a shell.
     Completion(CompletionArgs),
     /// Version of this program and of the agent.
@@ -129,6 +131,114 @@ pub enum ConfigCommand {
         #[arg(long)]
         cluster: bool,
     },
+}
+
+/// `lab`.
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    /// Which lab; several are there at once under several names.
+    #[arg(long = "name", id = "lab-name", global = true, env = "KINESIN_LAB", value_name = "NAME", default_value = kinesin_lab::DEFAULT_NAME)]
+    pub name: String,
+    /// Directory of all labs.
+    #[arg(long = "dir", id = "lab-dir", global = true, env = "KINESIN_LAB_DIR", value_name = "DIRECTORY", default_value = kinesin_lab::DEFAULT_BASE)]
+    pub dir: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: LabCommand,
+}
+
+/// `lab ...`.
+#[derive(Debug, Subcommand)]
+pub enum LabCommand {
+    /// Bring the lab up, or heal it, and check that every pod reaches every other.
+    Up(UpArgs),
+    /// Remove the lab and everything in it.
+    Down,
+    /// Run a command on a node; a shell if none is given.
+    Exec {
+        /// The node.
+        node: String,
+        /// The command and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Run kubectl on the lab.
+    Kubectl {
+        /// What kubectl is asked.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<std::ffi::OsString>,
+    },
+    /// Apply objects from files; `-` is stdin.
+    Apply {
+        /// YAML or JSON.
+        #[arg(short, long = "filename", required = true, value_name = "FILE")]
+        filenames: Vec<PathBuf>,
+    },
+    /// Show logs.
+    Logs {
+        /// Whose.
+        #[arg(value_enum, default_value_t = LogsOf::Agent)]
+        of: LogsOf,
+        /// Only that node's.
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+        /// Only so many last lines of each.
+        #[arg(long, value_name = "LINES")]
+        tail: Option<usize>,
+    },
+    /// The nodes, their agents and pods.
+    Nodes,
+    /// Probe every pod from every other: TCP, UDP and ICMP in each family.
+    Check {
+        /// Namespace of the pods.
+        #[arg(default_value = "default", value_name = "NAMESPACE")]
+        pods: String,
+    },
+    /// The labs of this machine.
+    #[command(visible_alias = "ls")]
+    List,
+}
+
+/// `lab up`.
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// Number of nodes.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub nodes: usize,
+    /// Address families: ipv4, ipv6 or dual.
+    #[arg(long, default_value_t, value_name = "FAMILIES")]
+    pub families: kinesin_lab::Families,
+    /// MTU of the underlay in bytes.
+    #[arg(long, default_value_t = 1500, value_name = "BYTES")]
+    pub mtu: u16,
+    /// Values of the chart, laid over the lab's own.
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub values: Option<PathBuf>,
+    /// Where kinesin-agent, kinesin-operator and kinesin-cni are [default: beside this program]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub bin_dir: Option<PathBuf>,
+    /// Install neither agent nor operator, so no pods either.
+    #[arg(long)]
+    pub no_agent: bool,
+    /// Install no demo pods.
+    #[arg(long)]
+    pub no_workloads: bool,
+    /// Do not probe the pods.
+    #[arg(long)]
+    pub no_check: bool,
+}
+
+/// Whose logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogsOf {
+    /// The agents.
+    Agent,
+    /// The operator.
+    Operator,
+    /// The kubelets.
+    Kubelet,
+    /// The API server.
+    Apiserver,
 }
 
 /// `completion`.

@@ -18,7 +18,7 @@ use kinesin_agent_api::{
 
 use crate::{
     args::{BpfCommand, Cli, Command, ConfigCommand, EndpointCommand, Global, ListCommand, NodeCommand, StatusArgs},
-    cluster, config_view, hand_over, lists,
+    cluster, config_view, hand_over, lab, lists,
     output::{Format, print, render},
     status,
 };
@@ -29,7 +29,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Parses the arguments and runs the command; errors go to stderr.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
+    // A lab's own processes make namespaces, which must come before any thread.
+    if let Some(code) = kinesin_lab::hidden_main(&args) {
+        return code;
+    }
     let name = program_name(args.first());
+    let args = lab::keep_kubectl_apart(args);
     let cli = match parse(name, args) {
         Ok(cli) => cli,
         // Help and version are answers, everything else is a wrong question.
@@ -132,6 +137,7 @@ async fn answer(name: &'static str, cli: Cli) -> anyhow::Result<ExitCode> {
             print(&render(format, &found, |found| lists::doctor(found))?)?;
             return Ok(verdict(found.iter().all(|backend| backend.problems.is_empty())));
         }
+        Command::Lab(args) => return lab::answer(&global, args).await,
         Command::Completion(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut command(name), name, &mut script);

@@ -1,0 +1,192 @@
+//! Brings a lab up, and back to what it was when parts of it have ended.
+
+use std::{net::SocketAddr, path::PathBuf, thread};
+
+use nix::unistd::geteuid;
+
+use crate::{
+    Lab, LabError, Progress, cgroup, cluster, kubeconfig,
+    layout::{Layout, make_dir, write_whole},
+    lock::Lock,
+    manifests, network,
+    plan::{ControlPlan, NodePlan, Plan, Role},
+    process::Process,
+    spec::{API_PORT, Spec, api_url, gateways},
+    start::{Started, launch},
+    state::State,
+};
+
+impl Lab {
+    /// Brings a lab up as specified and returns when its pods run; one that is there is healed, then applied to again.
+    ///
+    /// What was made when it fails stays, for a look or for another try; [`Lab::down`] removes it.
+    ///
+    /// # Errors
+    /// [`LabError`] names the part that did not come up.
+    pub async fn up(spec: &Spec, progress: &dyn Progress) -> Result<Self, LabError> {
+        if !geteuid().is_root() {
+            return Err(LabError::NotRoot);
+        }
+        spec.validate()?;
+        // Refused before anything is made.
+        let config = manifests::config(spec)?;
+        make_dir(&spec.base)?;
+        let layout = Layout::new(&spec.base, &spec.name);
+        let _lock = Lock::take(&layout, &spec.name)?;
+        let mut lab = begin(spec, layout)?;
+        lab.underlay(progress).await?;
+        lab.control(progress)?;
+        lab.hold_nodes(progress).await?;
+        let client = lab.client()?;
+        progress.phase("kubelets registering");
+        cluster::wait_for_nodes(&client, &spec.node_names(), progress).await?;
+        if spec.agent {
+            progress.phase("agents and operator");
+            cluster::apply(&client, "the manifests", manifests::system(&config)?).await?;
+            cluster::wait_for_system(&client, spec.nodes, progress).await?;
+        }
+        if spec.workloads {
+            progress.phase("demo pods");
+            cluster::apply(&client, "the demo", manifests::demo(spec.nodes)?).await?;
+            cluster::wait_for_pods(&client, "default", progress).await?;
+        }
+        progress.done();
+        Ok(lab)
+    }
+
+    async fn underlay(&mut self, progress: &dyn Progress) -> Result<(), LabError> {
+        progress.phase("underlay");
+        let segment = match alive(self.state.segment) {
+            Some(segment) => segment,
+            None => {
+                let started = self.launch("segment", Role::Segment)?;
+                self.state.segment = Some(started.process);
+                // Its listener is in the namespace that is gone.
+                if let Some(control) = self.state.control.take() {
+                    control.kill().map_err(LabError::io("end the old API server"))?;
+                }
+                self.save()?;
+                started.process
+            }
+        };
+        network::bridge(&segment, &gateways(self.state.families)).await
+    }
+
+    fn control(&mut self, progress: &dyn Progress) -> Result<(), LabError> {
+        progress.phase("API server");
+        if alive(self.state.control).is_none() {
+            let plan = ControlPlan {
+                segment: self.segment()?,
+                listen: gateways(self.state.families).iter().map(|net| SocketAddr::new(net.addr(), API_PORT)).collect(),
+                port: self.state.api_port,
+                data_dir: self.layout.api_data(),
+                families: self.state.families,
+            };
+            let started = self.launch("apiserver", Role::Control(plan))?;
+            self.state.control = Some(started.process);
+            self.state.api_port = started.ready.parse().unwrap_or_default();
+            self.save()?;
+        }
+        let url = format!("http://127.0.0.1:{}", self.state.api_port);
+        let context = format!("kinesin-{}", self.state.name);
+        write_whole(&self.layout.kubeconfig(), kubeconfig::render(&context, &url).as_bytes())
+    }
+
+    async fn hold_nodes(&mut self, progress: &dyn Progress) -> Result<(), LabError> {
+        progress.phase("nodes");
+        let missing: Vec<usize> =
+            (0..self.state.nodes.len()).filter(|&i| alive(self.state.nodes[i].holder).is_none()).collect();
+        let lab = &*self;
+        // Each takes some tens of milliseconds, most of it in the kernel.
+        let started: Vec<(usize, Result<Started, LabError>)> = thread::scope(|scope| {
+            let threads: Vec<_> = missing.iter().map(|&i| (i, scope.spawn(move || lab.hold_node(i)))).collect();
+            let join = |(i, thread): (usize, thread::ScopedJoinHandle<'_, _>)| {
+                (
+                    i,
+                    thread.join().unwrap_or_else(|_| {
+                        Err(LabError::io("start a node")(std::io::Error::other("a thread panicked")))
+                    }),
+                )
+            };
+            threads.into_iter().map(join).collect()
+        });
+        let mut failed = None;
+        for (i, started) in started {
+            match started {
+                Ok(started) => self.state.nodes[i].holder = Some(started.process),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        self.save()?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let (segment, gateways) = (self.segment()?, gateways(self.state.families));
+        for node in &self.state.nodes {
+            let Some(holder) = node.holder else { continue };
+            network::connect(&segment, &holder, &node.name, &node.addresses, &gateways, self.state.mtu_bytes).await?;
+        }
+        Ok(())
+    }
+
+    fn hold_node(&self, index: usize) -> Result<Started, LabError> {
+        let node = &self.state.nodes[index];
+        let dir = self.layout.node_dir(&node.name);
+        make_dir(&dir)?;
+        let hosts = self.state.nodes.iter().flat_map(|n| n.addresses.iter().map(|net| (net.addr(), n.name.clone())));
+        let plan = NodePlan {
+            name: node.name.clone(),
+            addresses: node.addresses.clone(),
+            api_url: api_url(self.state.families),
+            bin_dir: self.state.bin_dir.clone(),
+            node_dir: dir,
+            hosts: hosts.collect(),
+            control_plane: index == 0,
+        };
+        self.launch(&node.name, Role::Node(Box::new(plan)))
+    }
+
+    fn launch(&self, what: &str, role: Role) -> Result<Started, LabError> {
+        let plan = Plan { cgroup: cgroup::of_lab(&self.state.name)?.join(what), role };
+        // Whatever a predecessor has left running there belongs to a node that is no more.
+        cgroup::remove(&plan.cgroup)?;
+        launch(&self.helper(), what, &plan, &self.layout.plan(what), &self.layout.log(what))
+    }
+
+    fn helper(&self) -> PathBuf {
+        self.state.bin_dir.join("kinesin")
+    }
+
+    fn segment(&self) -> Result<Process, LabError> {
+        alive(self.state.segment).ok_or_else(|| LabError::NodeDown { node: "segment".to_owned() })
+    }
+
+    fn save(&self) -> Result<(), LabError> {
+        self.state.save(&self.layout)
+    }
+}
+
+fn alive(process: Option<Process>) -> Option<Process> {
+    process.filter(Process::is_alive)
+}
+
+/// The lab that is there, if it is what is asked for; else a new one without any process.
+fn begin(spec: &Spec, layout: Layout) -> Result<Lab, LabError> {
+    let different = |difference| LabError::Different { name: spec.name.clone(), difference };
+    if let Some(mut state) = State::load(&layout)? {
+        if let Some(difference) = state.difference(spec) {
+            return Err(different(difference));
+        }
+        state.bin_dir.clone_from(&spec.bin_dir);
+        return Ok(Lab { layout, state });
+    }
+    if cgroup::is_populated(&cgroup::of_lab(&spec.name)?) {
+        return Err(different(format!("its files elsewhere than in {}", layout.dir().display())));
+    }
+    for dir in ["logs", "nodes", "plans"] {
+        make_dir(&layout.dir().join(dir))?;
+    }
+    let lab = Lab { state: State::new(spec), layout };
+    lab.save()?;
+    Ok(lab)
+}
