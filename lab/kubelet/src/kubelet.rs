@@ -31,6 +31,8 @@ pub(crate) struct Node {
     /// Images that have been pulled; a real node has a disk for them.
     pub(crate) pulled: Mutex<HashSet<String>>,
     pods: Mutex<BTreeMap<String, Handle>>,
+    /// Pods that are done with, until the watch says so, too: its events are late, and must not start them again.
+    ended: Mutex<HashSet<String>>,
 }
 
 impl fmt::Debug for Node {
@@ -59,6 +61,7 @@ impl Node {
 
     /// Forgets a pod whose worker has ended.
     pub(crate) fn forget(&self, uid: &str) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned());
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
@@ -78,6 +81,9 @@ impl Node {
                 Err(unsent) => unsent.0,
             },
         };
+        if self.ended.lock().unwrap_or_else(PoisonError::into_inner).contains(uid) {
+            return;
+        }
         let Some(record) = record() else { return };
         let (to, inbox) = tokio::sync::mpsc::unbounded_channel();
         let view = Arc::new(Mutex::new(record.clone()));
@@ -121,7 +127,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Kube
     })?;
     let client = Client::try_from(kube::Config::new(url)).map_err(KubeletError::api("make a client"))?;
     let events = Recorder::new(client.clone(), &config.node_name);
-    let node = Arc::new(Node { config, client, events, program, pulled: Mutex::default(), pods: Mutex::default() });
+    let node = Arc::new(Node {
+        config,
+        client,
+        events,
+        program,
+        pulled: Mutex::default(),
+        pods: Mutex::default(),
+        ended: Mutex::default(),
+    });
     let listener = server::listen(&node.config.socket)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(server::serve(listener, node.clone()));
@@ -159,13 +173,16 @@ async fn watch_pods(node: Arc<Node>) {
                 });
             }
             Some(Ok(Event::Delete(pod))) => {
-                node.tell(&mut workers, &pod.uid().unwrap_or_default(), Message::Gone, || None);
+                let uid = pod.uid().unwrap_or_default();
+                node.tell(&mut workers, &uid, Message::Gone, || None);
+                node.ended.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
             }
             Some(Ok(Event::InitDone)) => {
                 // Deleted while nobody looked: by an earlier kubelet's death, or a break of the watch.
                 for (uid, record) in std::mem::take(&mut left) {
                     node.tell(&mut workers, &uid, Message::Gone, || Some(record));
                 }
+                node.ended.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid| listed.contains(uid));
                 let gone: Vec<String> = {
                     let pods = node.pods.lock().unwrap_or_else(PoisonError::into_inner);
                     pods.keys().filter(|uid| !listed.contains(*uid)).cloned().collect()

@@ -20,7 +20,7 @@ use crate::kubelet::Node;
 use crate::probes::{Finding, Purpose};
 use crate::record::PodRecord;
 use crate::volumes::{self, Extra};
-use crate::{container, sandbox, status};
+use crate::{cni, container, sandbox, status};
 use live::Live;
 
 /// What a worker is told.
@@ -130,6 +130,8 @@ impl Worker {
 
     fn take(&mut self, message: Message) {
         match message {
+            // The answer to a status may be newer than what the watch still has to tell.
+            Message::Pod(pod) if version(&pod) < version(&self.record.pod) => {}
             Message::Pod(pod) => self.record.pod = *pod,
             Message::Gone => self.is_gone = true,
             Message::Look => {}
@@ -234,6 +236,14 @@ impl Worker {
                 return Some(self.setup.fail());
             }
         }
+        let needs_network = !container::is_host_network(&self.record.pod);
+        if needs_network && let Err(error) = cni::find_conf(&self.node.config.cni_conf_dir) {
+            let message = format!(
+                "network is not ready: container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: {error}"
+            );
+            self.node.events.warning(&self.record.pod, None, "NetworkNotReady", message);
+            return Some(self.setup.fail());
+        }
         if let Err(error) = sandbox::create(&self.node, &mut self.record).await {
             let message = format!("Failed to create pod sandbox: rpc error: code = Unknown desc = {error}");
             self.node.events.warning(&self.record.pod, None, "FailedCreatePodSandBox", message);
@@ -296,6 +306,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// Where in the order of changes a pod is.
+fn version(pod: &Pod) -> Option<u64> {
+    pod.metadata.resource_version.as_deref()?.parse().ok()
 }
 
 /// A time for messages.

@@ -137,6 +137,15 @@ fn kubectl_sees_output_input_codes_and_terminals() {
         checked?;
         let (code, log, _) = log?;
         ensure!(code == 0 && log == "out\nerr\n", "{log}");
+        let reader = json!({"name": "c", "image": "alpine", "stdin": true, "stdinOnce": true,
+            "command": ["sh", "-c", "while read line; do echo got $line; done; echo end >&2"]});
+        lab.create(json!({"metadata": {"name": "reader"}, "spec": {"restartPolicy": "Never", "containers": [reader]}}))
+            .await?;
+        lab.until_ready("reader").await?;
+        let (code, out, err) = lab.kubectl(&["attach", "-i", "reader"], "one\ntwo\n").await?;
+        ensure!(code == 0 && out == "got one\ngot two\n" && err.contains("end\n"), "{code} {out} {err}");
+        lab.until_pod("reader", |pod| pod["status"]["phase"] == "Succeeded").await?;
+
         let ended = lab.until_pod("talker", |pod| pod["status"]["phase"] == "Failed").await?;
         ensure!(state(&ended)["terminated"]["exitCode"] == 5, "{}", state(&ended));
         Ok(())
@@ -210,6 +219,12 @@ fn failing_containers_and_images_back_off() {
         );
         let (_, log, _) = lab.kubectl(&["logs", "crash", "--previous"], "").await?;
         ensure!(log == "run\n", "{log}");
+        let script =
+            "echo 1 > /proc/sys/net/ipv4/ip_forward && ! echo x > /proc/sys/kernel/domainname && ! touch /sys/x";
+        lab.create(json!({"metadata": {"name": "sysctls"}, "spec": {"restartPolicy": "Never", "containers":
+            [{"name": "c", "image": "busybox", "command": ["sh", "-c", script]}]}}))
+            .await?;
+        lab.until_pod("sysctls", |pod| pod["status"]["phase"] == "Succeeded").await?;
         lab.until_pod("image", |pod| state(pod)["waiting"]["reason"] == "ImagePullBackOff").await?;
         let message = lab.until_event("image", "Failed", "Failed to pull").await?;
         ensure!(message.contains("docker.io/no/such:latest: not found"), "{message}");

@@ -3,14 +3,19 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use nix::unistd::{chdir, pivot_root};
 
 use super::{Bind, RunSpec};
 
 const NONE: Option<&str> = None;
 /// Where the node's file system is until every volume is in place.
-const OLD: &str = ".lab-node";
+fn old_root() -> String {
+    // A root that several containers share must not confuse them.
+    format!(".lab-node-{}", std::process::id())
+}
 
 /// Builds the file system and moves into it. The caller has a mount namespace of its own.
 pub(super) fn enter(spec: &RunSpec) -> Result<(), String> {
@@ -24,8 +29,7 @@ pub(super) fn enter(spec: &RunSpec) -> Result<(), String> {
         made(&scratch.join(dir))?;
     }
     let root = scratch.join("root");
-    let layers = format!("lowerdir=/,upperdir={0}/upper,workdir={0}/work", scratch.display());
-    at(&root, mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(layers.as_str())))?;
+    add_layer(scratch, &root)?;
     for name in submounts {
         let (source, target) = (Path::new("/").join(&name), root.join(&name));
         at(&source, mount(Some(&source), &target, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE))?;
@@ -35,7 +39,7 @@ pub(super) fn enter(spec: &RunSpec) -> Result<(), String> {
         let target = root.join(dir);
         at(&target, mount(Some("tmpfs"), &target, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(mode)))?;
     }
-    let old = root.join(OLD);
+    let old = root.join(old_root());
     made(&old)?;
     at(&root, pivot_root(&root, &old))?;
     at("/", chdir("/"))?;
@@ -46,7 +50,7 @@ pub(super) fn enter(spec: &RunSpec) -> Result<(), String> {
     for bind in binds {
         bind_volume(bind)?;
     }
-    let old = Path::new("/").join(OLD);
+    let old = Path::new("/").join(old_root());
     at(&old, umount2(&old, MntFlags::MNT_DETACH))?;
     fs::remove_dir(&old).map_err(|error| format!("remove {old:?}: {error}"))?;
     for (link, to) in &spec.links {
@@ -57,26 +61,47 @@ pub(super) fn enter(spec: &RunSpec) -> Result<(), String> {
     Ok(())
 }
 
+/// Mounts the machine's files with a layer for what the container writes.
+fn add_layer(scratch: &Path, root: &Path) -> Result<(), String> {
+    let layers = format!("lowerdir=/,upperdir={0}/upper,workdir={0}/work", scratch.display());
+    match mount(Some("overlay"), root, Some("overlay"), MsFlags::empty(), Some(layers.as_str())) {
+        // Overlays stack twice at most. Where the node's root is the second, it is in memory already, and the containers
+        // of the node share what they write.
+        Err(Errno::EINVAL) if is_overlay("/") => at(root, mount(Some("/"), root, NONE, MsFlags::MS_BIND, NONE)),
+        outcome => at(root, outcome),
+    }
+}
+
+fn is_overlay(path: &str) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == OVERLAYFS_SUPER_MAGIC)
+}
+
 /// `/proc` and `/sys` show the container's own namespaces.
 fn mount_kernel(spec: &RunSpec) -> Result<(), String> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let keep = |name: &str| {
-        let source = Path::new("/").join(OLD).join(name);
+        let source = Path::new("/").join(old_root()).join(name);
         at(&source, mount(Some(&source), &Path::new("/").join(name), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE))
     };
     if spec.host_pid {
         keep("proc")?;
     } else {
         at("/proc", mount(Some("proc"), "/proc", Some("proc"), flags, NONE))?;
+        // Sysctls outside net are the machine's; those of net are the namespace's own.
+        for place in ["/proc/sys", "/proc/sys/net"] {
+            at(place, mount(Some(place), place, NONE, MsFlags::MS_BIND, NONE))?;
+        }
+        let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | flags;
+        at("/proc/sys", mount(NONE, "/proc/sys", NONE, read_only, NONE))?;
     }
     if spec.netns.is_none() {
         return keep("sys");
     }
-    at("/sys", mount(Some("sysfs"), "/sys", Some("sysfs"), flags, NONE))
+    at("/sys", mount(Some("sysfs"), "/sys", Some("sysfs"), flags | MsFlags::MS_RDONLY, NONE))
 }
 
 fn bind_volume(bind: &Bind) -> Result<(), String> {
-    let source = Path::new("/").join(OLD).join(bind.source.strip_prefix("/").unwrap_or(&bind.source));
+    let source = Path::new("/").join(old_root()).join(bind.source.strip_prefix("/").unwrap_or(&bind.source));
     let is_sane = bind.target.is_absolute() && !bind.target.components().any(|c| c == Component::ParentDir);
     if !is_sane || bind.target == Path::new("/") {
         return Err(format!("invalid mount path {:?}", bind.target));

@@ -27,7 +27,8 @@ cat > "$dir/stdin.$CNI_COMMAND"
 echo "$CNI_COMMAND id=$CNI_CONTAINERID netns=$CNI_NETNS ifname=$CNI_IFNAME args=$CNI_ARGS" >> "$dir/calls"
 [ "$CNI_COMMAND" = ADD ] || exit 0
 if [ -e "$dir/refuse" ]; then echo '{"cniVersion":"1.0.0","code":11,"msg":"no address is free"}'; exit 1; fi
-n=$(($(grep -c '^ADD' "$dir/calls") + 1))
+# Calls may run side by side; the place in the list is each one's own.
+n=$(($(grep '^ADD' "$dir/calls" | grep -n "id=$CNI_CONTAINERID" | cut -d: -f1) + 1))
 exec 3>&1 >/dev/null 2>"$dir/errors"
 set -e
 ip link add "pod$n" type veth peer name eth0 netns "$CNI_NETNS"
