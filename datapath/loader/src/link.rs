@@ -3,12 +3,12 @@
 //! With tcx (kernel 6.6) an attachment is a link, pinned, and updated atomically by the next agent. Without it, it is a
 //! filter on a clsact qdisc, replaced by its handle. Both keep packets flowing during a replacement.
 
-use std::{io, mem, path::Path};
+use std::{io, mem, path::Path, thread, time::Duration};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     links::{FdLink, LinkError, PinnedLink},
-    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+    tc::{self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError, TcHandle},
 };
 use nix::errno::Errno;
 
@@ -16,6 +16,10 @@ use crate::{LoaderError, pins};
 
 /// Priority and handle of our filters (reference 6.2).
 const PRIORITY: u16 = 1;
+
+/// How often and how long to wait for a link to be freed.
+const FREEING_ATTEMPTS: u32 = 40;
+const FREEING_PAUSE: Duration = Duration::from_millis(25);
 
 /// How programs are attached to tc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,10 +144,7 @@ fn attach_tcx(program: &mut SchedClassifier, place: &Attachment, links: &Path) -
             }
         }
     }
-    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let id = program
-        .attach_with_options(&place.device, place.direction.attach_type(), options)
-        .map_err(|source| place.failed(source))?;
+    let id = attach_new(program, place).map_err(|source| place.failed(source))?;
     let link = program.take_link(id).map_err(|source| place.failed(source))?;
     let unpinned = |error: &dyn std::error::Error| LoaderError::Pin {
         action: "pin link",
@@ -154,6 +155,24 @@ fn attach_tcx(program: &mut SchedClassifier, place: &Attachment, links: &Path) -
     // The pin keeps the link alive; the descriptor is closed with the value.
     link.pin(&pin).map_err(|error| unpinned(&error))?;
     Ok(true)
+}
+
+/// A link that has lost its pin is freed a moment later (`bpf_link_put`, 6.18); until then its program is attached
+/// already.
+fn attach_new(program: &mut SchedClassifier, place: &Attachment) -> Result<SchedClassifierLinkId, ProgramError> {
+    let mut attempts = 0;
+    loop {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        match program.attach_with_options(&place.device, place.direction.attach_type(), options) {
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists && attempts < FREEING_ATTEMPTS =>
+            {
+                attempts += 1;
+                thread::sleep(FREEING_PAUSE);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<bool, Box<dyn std::error::Error>> {

@@ -3,15 +3,20 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Map, MapData, MapInfo, ProgramArray},
+    maps::{Map, MapData, ProgramArray},
     programs::{ProgramFd, SchedClassifier},
 };
 
 use crate::LoaderError;
+
+/// Longer than the kernel takes to empty an array that nobody holds.
+const EMPTYING: Duration = Duration::from_millis(20);
 
 /// A map that outlives the object and is shared by pin.
 #[derive(Debug, Clone, Copy)]
@@ -117,14 +122,21 @@ impl Loaded {
         let inspected = |source| LoaderError::Program { action: "inspect a slot program".to_owned(), source };
         let ids = other.info().and_then(|info| info.map_ids()).map_err(inspected)?.unwrap_or_default();
         for id in ids {
-            if MapInfo::from_id(id).map_err(failed)?.name_as_str() != Some(array) {
+            // One descriptor for all of it: when the last one of an array is closed, the kernel empties the array, and it
+            // does so a moment later (`prog_array_map_clear`, 6.18).
+            let data = MapData::from_id(id).map_err(failed)?;
+            if data.info().map_err(failed)?.name_as_str() != Some(array) {
                 continue;
             }
-            let map = Map::from_map_data(MapData::from_id(id).map_err(failed)?).map_err(failed)?;
+            let map = Map::from_map_data(data).map_err(failed)?;
             let mut map = ProgramArray::try_from(map).map_err(failed)?;
-            for (index, program) in entries {
-                let descriptor = self.program(program)?.fd().map_err(inspected)?;
-                map.set(*index, descriptor, 0).map_err(failed)?;
+            // Twice, in case whoever loaded the program has closed its own descriptor just now.
+            for pause in [EMPTYING, Duration::ZERO] {
+                for (index, program) in entries {
+                    let descriptor = self.program(program)?.fd().map_err(inspected)?;
+                    map.set(*index, descriptor, 0).map_err(failed)?;
+                }
+                thread::sleep(pause);
             }
             map.pin(pin).map_err(|error| LoaderError::Pin {
                 action: "pin program array",

@@ -135,7 +135,12 @@ fn denied_is(node: &Node, a: &crate::pod::Pod, b: &crate::pod::Pod, denied: u16,
         let before = node.counted(DropReason::PolicyDenied as u8);
         socket.send_to(b"no", closed.local_addr().expect("address")).expect("send");
         socket.send_to(b"yes", listening.local_addr().expect("address")).expect("send");
-        listening.recv_from(&mut [0; 8]).expect("what is allowed arrives");
+        let arrived = listening.recv_from(&mut [0; 8]);
+        assert!(
+            arrived.is_ok(),
+            "{family}: {arrived:?} {:?}",
+            (0..=255).map(|r| (r, node.counted(r))).filter(|c| c.1 > 0).collect::<Vec<_>>()
+        );
         assert!(hears_nothing(&closed));
         assert_eq!(node.counted(DropReason::PolicyDenied as u8), before + 1);
     }
