@@ -112,6 +112,9 @@ pub(crate) async fn wait_for_nodes(client: &Client, names: &[String], progress: 
 /// Until an agent is ready on every node, and the operator is.
 pub(crate) async fn wait_for_system(client: &Client, nodes: usize, progress: &dyn Progress) -> Result<(), LabError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let kind = GroupVersionKind::gvk("cilium.io", "v2", "CiliumNode");
+    let published: Api<DynamicObject> =
+        Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "ciliumnodes"));
     wait(
         progress,
         "not every agent was ready",
@@ -126,12 +129,14 @@ pub(crate) async fn wait_for_system(client: &Client, nodes: usize, progress: &dy
                 pods.iter().filter(|pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none()).count()
             };
             let (agents_ready, operators_ready) = (ready(&agents), ready(&operators));
+            // What an agent has published, the others reach; before that they answer for their own node only.
+            let published = published.list(&ListParams::default()).await.map_or(0, |found| found.items.len());
             // A pod that is on its way out belongs to an older configuration.
             let old = agents.iter().chain(&operators).filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
             Ok(Seen {
-                done: agents_ready == nodes && operators_ready == 1 && old == 0,
+                done: agents_ready == nodes && operators_ready == 1 && published == nodes && old == 0,
                 state: format!(
-                    "{agents_ready}/{nodes} agents, {operators_ready}/1 operator{}",
+                    "{agents_ready}/{nodes} agents, {operators_ready}/1 operator, {published}/{nodes} published{}",
                     troubles(agents.iter().chain(&operators))
                 ),
             })

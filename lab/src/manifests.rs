@@ -65,7 +65,8 @@ pub(crate) fn system(config: &BTreeMap<String, String>) -> Result<Vec<Value>, La
         digest.update(format!("{key}={value}\n"));
     }
     let checksum = hex::encode(digest.finalize());
-    for (name, text) in [("agent.yaml", AGENT), ("operator.yaml", OPERATOR)] {
+    // The operator first: agents wait for the resource definitions that it brings.
+    for (name, text) in [("operator.yaml", OPERATOR), ("agent.yaml", AGENT)] {
         for mut object in parse_manifest(name, text)? {
             object["spec"]["template"]["metadata"]["annotations"] = json!({CHECKSUM: checksum});
             objects.push(object);
