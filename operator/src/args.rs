@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, ensure};
 use clap::Parser;
+use kinesin_core::config::{Config, Sources};
 
 use crate::{election::Timing, operator::Settings};
 
@@ -11,6 +12,9 @@ use crate::{election::Timing, operator::Settings};
 #[derive(Debug, Parser)]
 #[command(name = "kinesin-operator", version)]
 pub struct Args {
+    /// The mounted ConfigMap cilium-config; of it, k8s-kubeconfig-path and k8s-api-server count, and flags win over them.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub config_dir: Option<PathBuf>,
     /// Kubeconfig file; without it, the service account of the Pod is used.
     #[arg(long, visible_alias = "k8s-kubeconfig-path", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -52,7 +56,32 @@ pub struct Args {
     pub operator_prometheus_serve_addr: String,
 }
 
+/// The way to the API server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ApiServer {
+    /// Kubeconfig file.
+    pub kubeconfig: Option<PathBuf>,
+    /// URL in place of the kubeconfig's.
+    pub url: Option<String>,
+}
+
 impl Args {
+    /// The way to the API server, by flags or by the ConfigMap.
+    ///
+    /// # Errors
+    /// When the ConfigMap is refused: the agents refuse it too, and the message says why.
+    pub fn api_server(&self) -> anyhow::Result<ApiServer> {
+        let config = match &self.config_dir {
+            Some(directory) => {
+                let sources = Sources { config_dir: Some(directory.clone()), ..Sources::default() };
+                Some(Config::load(&sources)?.k8s)
+            }
+            None => None,
+        };
+        let (kubeconfig, url) = config.map(|k8s| (k8s.kubeconfig_path, k8s.api_server)).unwrap_or_default();
+        Ok(ApiServer { kubeconfig: self.kubeconfig.clone().or(kubeconfig), url: self.k8s_api_server.clone().or(url) })
+    }
+
     /// The checked settings.
     ///
     /// # Errors
@@ -131,6 +160,21 @@ mod tests {
         for text in ["", "5", "s", "5x", "-1s", "1.5s", "5s ", "99999999999999999999s", "9999999999999999999h", "5é"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn config_map_shows_the_way_and_flags_win() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("k8s-api-server"), "http://10.0.0.1:6443").expect("a key");
+        let map = format!("--config-dir={}", directory.path().display());
+        let parse =
+            |words: &[&str]| Args::try_parse_from([&["kinesin-operator", &map], words].concat()).expect("flags");
+        assert_eq!(parse(&[]).api_server().expect("accepted").url.as_deref(), Some("http://10.0.0.1:6443"));
+        let flag = parse(&["--k8s-api-server=http://10.0.0.2:6443"]);
+        assert_eq!(flag.api_server().expect("accepted").url.as_deref(), Some("http://10.0.0.2:6443"));
+        std::fs::write(directory.path().join("no-such-key"), "1").expect("a key");
+        let error = parse(&[]).api_server().expect_err("refused").to_string();
+        assert!(error.contains("no-such-key"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-pub use args::Args;
+pub use args::{ApiServer, Args};
 pub use election::Timing;
 pub use operator::{Operator, Settings};
 
@@ -25,7 +25,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // Before anything else, so that no signal is met by its default.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let client = kinesin_cluster::connect(args.kubeconfig.as_deref(), args.k8s_api_server.as_deref()).await?;
+    let server = args.api_server()?;
+    let client = kinesin_cluster::connect(server.kubeconfig.as_deref(), server.url.as_deref()).await?;
     let operator = Operator::start(client, args.settings()?).await?;
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM"),
