@@ -188,9 +188,7 @@ fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<bool, Box
 fn attach_clsact(program: &mut SchedClassifier, place: &Attachment) -> Result<bool, LoaderError> {
     let direction = place.direction.attach_type();
     if let Err(error) = tc::qdisc_add_clsact(&place.device) {
-        if !is_existing(&ProgramError::from(error)) {
-            tracing::debug!(device = place.device, "clsact is there already or cannot be added; the filter will tell");
-        }
+        tracing::debug!(device = place.device, %error, "clsact is there already or cannot be added; the filter will tell");
     }
     let options = NlOptions { priority: PRIORITY, handle: TcHandle::new(0, 1), ..NlOptions::default() };
     let attached = match program.attach_with_options(&place.device, direction, TcAttachOptions::Netlink(options)) {

@@ -309,10 +309,9 @@ fn neighbour_discovery(packet: &mut impl Packet, out: &mut Outcome, device: &Dev
     if kind == 135 && (source == device.addr6 || V6::is_link_local(&source)) {
         // The kernel asks from the packet's source, and from its link-local address to see whether a neighbour is still
         // there. From no address it is somebody checking his own (RFC 4862 section 5.4), who must get no answer.
-        if let Some(view) = packet.view::<78>(0) {
-            if view.words4::<62>() != device.addr6 {
-                return Err(out.stop(Kind::Neighbour, 0));
-            }
+        let target = packet.view::<78>(0).map(|view| view.words4::<62>());
+        if target.is_some_and(|target| target != device.addr6) {
+            return Err(out.stop(Kind::Neighbour, 0));
         }
     }
     Err(out.drop(DropReason::ForbiddenIcmp6))

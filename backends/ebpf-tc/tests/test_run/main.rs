@@ -4,6 +4,7 @@
 //! `BPF_PROG_TEST_RUN`: nothing is attached, and no packet leaves. That shows the return code, the packet, the mark and
 //! the counters; the target of a redirect it does not show, which the tests with real traffic do.
 
+mod fate;
 mod node;
 
 use kinesin_abi::{Bucket, DropReason, Entry};
@@ -18,7 +19,10 @@ use proptest::{
     test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
 
-use crate::node::{Fate, Kernel, PROGRAMS, on_host};
+use crate::{
+    fate::{Fate, on_host},
+    node::{Kernel, PROGRAMS},
+};
 
 /// Whether the kernel runs it: not without a whole Ethernet header, and newer ones not without a whole IP header of the
 /// kind that it announces (`bpf_prog_test_run_skb`, 6.18).
