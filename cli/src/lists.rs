@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 
-use kinesin_agent_api::types::{BackendHealth, BackendInfo, BpfEndpoint, BpfMetric, ClusterNode, Endpoint, EndpointState};
+use kinesin_agent_api::types::{
+    BackendHealth, BackendInfo, BpfEndpoint, BpfMetric, ClusterNode, Endpoint, EndpointState,
+};
 
 use crate::table::{LIST, STATUS};
 
@@ -267,7 +269,10 @@ chassis   ebpf    no          no BTF; build one
                               too old; run a newer one
 chassis   stack   yes         -
 ";
-        assert_eq!(doctor(&[health("ebpf", &["no BTF; build one", "too old; run a newer one"]), health("stack", &[])]), expected);
+        assert_eq!(
+            doctor(&[health("ebpf", &["no BTF; build one", "too old; run a newer one"]), health("stack", &[])]),
+            expected
+        );
     }
 
     #[test]

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment},
+    core::v1::{Node, Pod},
+};
+use kinesin_agent_api::types::StatusResponse;
 use kube::{
     Api, Client, Config,
     api::{DynamicObject, ListParams, Patch, PatchParams},
@@ -112,6 +116,7 @@ pub(crate) async fn wait_for_nodes(client: &Client, names: &[String], progress: 
 /// Until an agent is ready on every node, and the operator is.
 pub(crate) async fn wait_for_system(client: &Client, nodes: usize, progress: &dyn Progress) -> Result<(), LabError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let set: Api<DaemonSet> = Api::namespaced(client.clone(), "kube-system");
     let kind = GroupVersionKind::gvk("cilium.io", "v2", "CiliumNode");
     let published: Api<DynamicObject> =
         Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "ciliumnodes"));
@@ -131,10 +136,16 @@ pub(crate) async fn wait_for_system(client: &Client, nodes: usize, progress: &dy
             let (agents_ready, operators_ready) = (ready(&agents), ready(&operators));
             // What an agent has published, the others reach; before that they answer for their own node only.
             let published = published.list(&ListParams::default()).await.map_or(0, |found| found.items.len());
-            // A pod that is on its way out belongs to an older configuration.
+            // Until the controller has seen the current template, all pods may be of an older one.
+            let set = set.get_opt("cilium").await.map_err(LabError::api("read the agents' daemon set"))?;
+            let current = set.is_some_and(|set| {
+                let seen = set.status.as_ref().and_then(|status| status.observed_generation);
+                let updated = set.status.as_ref().and_then(|status| status.updated_number_scheduled);
+                seen == set.metadata.generation && updated.is_some_and(|updated| usize::try_from(updated) == Ok(nodes))
+            });
             let old = agents.iter().chain(&operators).filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
             Ok(Seen {
-                done: agents_ready == nodes && operators_ready == 1 && published == nodes && old == 0,
+                done: agents_ready == nodes && operators_ready == 1 && published == nodes && current && old == 0,
                 state: format!(
                     "{agents_ready}/{nodes} agents, {operators_ready}/1 operator, {published}/{nodes} published{}",
                     troubles(agents.iter().chain(&operators))
@@ -145,11 +156,33 @@ pub(crate) async fn wait_for_system(client: &Client, nodes: usize, progress: &dy
     .await
 }
 
+/// Until every agent has the ways to all other nodes: being ready is about its own node only.
+pub(crate) async fn wait_for_mesh(nodes: &[crate::Node], progress: &dyn Progress) -> Result<(), LabError> {
+    let hint = "`kinesin lab exec NODE -- cilium status --verbose` names the nodes that are not reached";
+    wait(progress, "not every node reached every other", hint, async || {
+        let (mut reached, mut broken) = (0, 0);
+        for node in nodes {
+            let agent = kinesin_agent_api::Client::new(node.path("/run/cilium/cilium.sock")?).with_timeout(LOOK * 10);
+            // An agent that restarts just now is asked again.
+            if let Ok(status) = agent.get::<StatusResponse>("/healthz").await {
+                reached += status.routing.peers;
+                broken += status.controllers.iter().filter(|controller| controller.consecutive_errors > 0).count();
+            }
+        }
+        let ways = nodes.len() * (nodes.len() - 1);
+        Ok(Seen {
+            done: reached == ways && broken == 0,
+            state: format!("{reached}/{ways} ways between nodes, {broken} failing controllers"),
+        })
+    })
+    .await
+}
+
 /// Until every pod of a namespace is ready, and there is one.
 pub(crate) async fn wait_for_pods(client: &Client, namespace: &str, progress: &dyn Progress) -> Result<(), LabError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let sets: Api<k8s_openapi::api::apps::v1::DaemonSet> = Api::namespaced(client.clone(), namespace);
-    let deployments: Api<k8s_openapi::api::apps::v1::Deployment> = Api::namespaced(client.clone(), namespace);
+    let sets: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let hint = "`kinesin lab kubectl describe pods` tells why";
     wait(progress, "not every pod was ready", hint, async || {
         let list = ListParams::default();

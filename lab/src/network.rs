@@ -1,5 +1,7 @@
 //! The underlay: a bridge in a namespace of its own, and a cable from it to every node.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use kinesin_netlink::{NetNs, Netlink, Route, Sysctl, VethSpec};
 
@@ -60,7 +62,7 @@ pub(crate) async fn connect(
             name,
             mac: None,
             peer_name: UPLINK,
-            peer_mac: None,
+            peer_mac: Some(mac(addresses)),
             peer_netns: Some(&node),
             mtu: Some(u32::from(mtu_bytes)),
         };
@@ -85,6 +87,34 @@ pub(crate) async fn connect(
     Ok(())
 }
 
+/// The Ethernet address of a node's device: locally administered, and the same after a restart, as that of a real card,
+/// since its neighbours remember it.
+fn mac(addresses: &[IpNet]) -> [u8; 6] {
+    let host = match addresses.first().map(IpNet::addr) {
+        Some(IpAddr::V4(address)) => address.octets()[3],
+        // Digits that read like the IPv4 host part, so they are taken back to it.
+        Some(IpAddr::V6(address)) => format!("{:x}", address.segments()[7]).parse().unwrap_or_default(),
+        None => 0,
+    };
+    [0x02, 0, 192, 168, 10, host]
+}
+
 fn has_ipv6() -> bool {
     std::path::Path::new("/proc/sys/net/ipv6").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Families, spec::node_addresses};
+
+    #[test]
+    fn ethernet_address_is_the_nodes_own_in_every_family() {
+        for index in [0, 1, 99] {
+            let of = |families| mac(&node_addresses(families, index));
+            let last = 100 + u8::try_from(index).expect("small");
+            assert_eq!(of(Families::Ipv4), [0x02, 0, 192, 168, 10, last]);
+            assert_eq!((of(Families::Ipv6), of(Families::Dual)), (of(Families::Ipv4), of(Families::Ipv4)));
+        }
+    }
 }

@@ -44,6 +44,7 @@ impl Lab {
             progress.phase("agents and operator");
             cluster::apply(&client, "the manifests", manifests::system(&config)?).await?;
             cluster::wait_for_system(&client, spec.nodes, progress).await?;
+            cluster::wait_for_mesh(&lab.nodes(), progress).await?;
         }
         if spec.workloads {
             progress.phase("demo pods");
