@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::ErrorKind,
     os::unix::fs::MetadataExt,
     path::PathBuf,
     thread,
@@ -10,7 +11,10 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::{LabError, layout::Layout};
+use crate::{
+    LabError,
+    layout::{Layout, make_dir},
+};
 
 /// How long another command may take to finish; a check of a running lab is done by then.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,7 +32,14 @@ impl Lock {
         let io = |source| LabError::io(format!("lock {}", path.display()))(source);
         let until = Instant::now() + PATIENCE;
         loop {
-            let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+            let file = match File::options().create(true).truncate(false).write(true).open(&path) {
+                // The last `down` of another lab has just removed the directory.
+                Err(error) if error.kind() == ErrorKind::NotFound && Instant::now() < until => {
+                    make_dir(layout.base())?;
+                    continue;
+                }
+                opened => opened.map_err(io)?,
+            };
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // `down` removes the file while it holds it: whoever got that one has locked nothing.
                 Ok(file) => match (file.metadata(), fs::metadata(&path)) {
