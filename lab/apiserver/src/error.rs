@@ -45,7 +45,9 @@ pub enum StartError {
         reason: String,
     },
     /// A pod CIDR range cannot be divided among nodes.
-    #[error("pod CIDR {cidr} cannot be cut into /{node_prefix} for nodes; the node prefix must be longer than the range's, and no longer than the family allows")]
+    #[error(
+        "pod CIDR {cidr} cannot be cut into /{node_prefix} for nodes; the node prefix must be longer than the range's, and no longer than the family allows"
+    )]
     PodCidr {
         /// The range.
         cidr: String,
@@ -72,7 +74,11 @@ impl Cause {
     }
 
     pub(crate) fn invalid(field: impl Into<String>, value: &Value, why: &str) -> Self {
-        Self { field: field.into(), reason: "FieldValueInvalid", message: format!("Invalid value: {}: {why}", shorten(value)) }
+        Self {
+            field: field.into(),
+            reason: "FieldValueInvalid",
+            message: format!("Invalid value: {}: {why}", shorten(value)),
+        }
     }
 
     pub(crate) fn forbidden(field: impl Into<String>, why: &str) -> Self {
@@ -196,8 +202,7 @@ impl ApiError {
         let list: Vec<String> =
             conflicts.iter().map(|(manager, field)| format!("conflict with {manager:?}: {field}")).collect();
         let plural = if count == 1 { "conflict" } else { "conflicts" };
-        let mut error =
-            Self::new(409, "Conflict", format!("Apply failed with {count} {plural}: {}", list.join("; ")));
+        let mut error = Self::new(409, "Conflict", format!("Apply failed with {count} {plural}: {}", list.join("; ")));
         error.details = Some(json!({"causes": conflicts.iter().map(|(manager, field)| json!({
             "reason": "FieldManagerConflict", "message": format!("conflict with {manager:?}"), "field": field,
         })).collect::<Vec<_>>()}));
@@ -210,8 +215,7 @@ impl ApiError {
     }
 
     pub(crate) fn from_future(asked: u64, current: u64) -> Self {
-        let mut error =
-            Self::new(504, "Timeout", format!("Too large resource version: {asked}, current: {current}"));
+        let mut error = Self::new(504, "Timeout", format!("Too large resource version: {asked}, current: {current}"));
         error.details = Some(json!({
             "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
             "retryAfterSeconds": 1,
@@ -239,8 +243,7 @@ impl ApiError {
     pub(crate) fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Self {
         let list: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
         let text = if list.len() == 1 { list.join("") } else { format!("[{}]", list.join(", ")) };
-        let title =
-            if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
+        let title = if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
         let mut error = Self::new(422, "Invalid", format!("{title} {name:?} is invalid: {text}"));
         error.details = Some(json!({
             "name": name, "group": kind.group, "kind": kind.kind,

@@ -63,14 +63,20 @@ async fn route(server: &Server, mut request: Request<Incoming>) -> Result<Respon
         [] | ["version" | "healthz" | "readyz" | "livez" | "openapi", ..] | ["api" | "apis"] if !is_read => {
             Err(ApiError::method_not_allowed(request.method().as_str(), request.uri().path()))
         }
-        [] => Ok(json_response(200, &json!({"paths": [
-            "/api", "/api/v1", "/apis", "/healthz", "/livez", "/readyz", "/openapi/v2", "/openapi/v3", "/version"]}))),
+        [] => Ok(json_response(
+            200,
+            &json!({"paths": [
+            "/api", "/api/v1", "/apis", "/healthz", "/livez", "/readyz", "/openapi/v2", "/openapi/v3", "/version"]}),
+        )),
         ["healthz" | "readyz" | "livez", ..] => Ok(text_response(200, "ok")),
         ["version"] => {
             let (major, minor, full) = VERSION;
-            Ok(json_response(200, &json!({"major": major, "minor": minor, "gitVersion": full, "gitCommit": "",
+            Ok(json_response(
+                200,
+                &json!({"major": major, "minor": minor, "gitVersion": full, "gitCommit": "",
                 "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none",
-                "compiler": "rustc", "platform": "linux/amd64"})))
+                "compiler": "rustc", "platform": "linux/amd64"}),
+            ))
         }
         ["openapi", rest @ ..] => openapi::serve(server, &call, rest),
         ["api"] => discovery::core_versions(server, &call),

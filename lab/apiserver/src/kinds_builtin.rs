@@ -257,7 +257,14 @@ pub(crate) static BUILTINS: &[Builtin] = &[
     },
     Builtin {
         names: NameRule::PathSegment,
-        ..plain("rbac.authorization.k8s.io", "v1", "Role", "roles", "role", SchemaGenerator::subschema_for::<rbac::Role>)
+        ..plain(
+            "rbac.authorization.k8s.io",
+            "v1",
+            "Role",
+            "roles",
+            "role",
+            SchemaGenerator::subschema_for::<rbac::Role>,
+        )
     },
     Builtin {
         names: NameRule::PathSegment,

@@ -131,11 +131,8 @@ impl LabelSelector {
 }
 
 fn expression_rule(expression: &Value) -> (String, Rule) {
-    let values: Vec<String> = object::list(expression, &["values"])
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
+    let values: Vec<String> =
+        object::list(expression, &["values"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
     let bound = values.first().and_then(|v| v.parse().ok());
     let rule = match (object::text(expression, &["operator"]), bound) {
         ("In", _) => Rule::In(values),

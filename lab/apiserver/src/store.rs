@@ -316,10 +316,10 @@ mod tests {
         store.remove("things", Key::new("ns", "b"), object::revision(&b), b.as_ref().clone()).unwrap();
         put(&store, "c", 1);
         let past = store.list_at("things", Some("ns"), then).unwrap();
-        assert_eq!(past.iter().map(|o| (object::name(o), o["n"].as_u64().unwrap())).collect::<Vec<_>>(), [
-            ("a", 1),
-            ("b", 1)
-        ]);
+        assert_eq!(
+            past.iter().map(|o| (object::name(o), o["n"].as_u64().unwrap())).collect::<Vec<_>>(),
+            [("a", 1), ("b", 1)]
+        );
     }
 
     #[test]

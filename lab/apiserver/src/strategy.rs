@@ -30,7 +30,8 @@ pub(crate) fn prepare_create(api: &Api, kind: &Kind, object: &mut Value) -> Resu
         "customresourcedefinitions.apiextensions.k8s.io" => {
             // The instances go before their definition; its controller sees to that.
             object::set(object, &["metadata", "finalizers"], vec![crate::crds::CLEANUP]);
-            object["status"] = json!({"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": []});
+            object["status"] =
+                json!({"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": []});
         }
         _ => {}
     }
@@ -111,10 +112,15 @@ pub(crate) fn validate(kind: &Kind, old: Option<&Value>, object: &Value) -> Vec<
             }
         }
     }
-    let managing = object::list(object, &["metadata", "ownerReferences"]).iter().filter(|o| object::flag(o, &["controller"]));
+    let managing =
+        object::list(object, &["metadata", "ownerReferences"]).iter().filter(|o| object::flag(o, &["controller"]));
     if managing.count() > 1 {
         let value = object["metadata"]["ownerReferences"].clone();
-        causes.push(Cause::invalid("metadata.ownerReferences", &value, "Only one reference can have Controller set to true"));
+        causes.push(Cause::invalid(
+            "metadata.ownerReferences",
+            &value,
+            "Only one reference can have Controller set to true",
+        ));
     }
     causes
 }

@@ -23,9 +23,25 @@ async fn bad_requests_are_answered_with_a_status_that_names_the_fault() -> Resul
         ("another kind", "POST", maps, json_type, json!({"kind": "Pod"}).to_string(), 400, "Pod"),
         ("no name", "POST", maps, json_type, json!({}).to_string(), 422, "metadata.name"),
         ("a bad name", "POST", maps, json_type, json!({"metadata": {"name": "Up"}}).to_string(), 422, "RFC 1123"),
-        ("another namespace", "POST", maps, json_type, json!({"metadata": {"name": "a", "namespace": "b"}}).to_string(), 400, "namespace"),
+        (
+            "another namespace",
+            "POST",
+            maps,
+            json_type,
+            json!({"metadata": {"name": "a", "namespace": "b"}}).to_string(),
+            400,
+            "namespace",
+        ),
         ("metadata of a wrong type", "POST", maps, json_type, json!({"metadata": 1}).to_string(), 400, "metadata"),
-        ("wrong types", "POST", maps, json_type, json!({"metadata": {"name": "a"}, "data": {"k": 1}}).to_string(), 422, "data.k"),
+        (
+            "wrong types",
+            "POST",
+            maps,
+            json_type,
+            json!({"metadata": {"name": "a"}, "data": {"k": 1}}).to_string(),
+            422,
+            "data.k",
+        ),
         ("an unknown media type", "POST", maps, "text/html", "x".to_owned(), 415, "text/html"),
         ("broken protobuf", "POST", maps, "application/vnd.kubernetes.protobuf", "x".to_owned(), 400, "protobuf"),
         ("an unknown patch", "PATCH", "/api/v1/namespaces/default", json_type, "{}".to_owned(), 415, "merge-patch"),
@@ -38,7 +54,15 @@ async fn bad_requests_are_answered_with_a_status_that_names_the_fault() -> Resul
         ("a wrong verb", "PUT", "/api/v1/pods", "", String::new(), 405, "PUT"),
         ("a collection of all", "POST", "/api/v1/configmaps", json_type, "{}".to_owned(), 405, "all namespaces"),
         ("a path that is no text", "GET", "/api/v1/namespaces/%ff", "", String::new(), 400, "UTF-8"),
-        ("a subresource that is none", "GET", "/api/v1/namespaces/default/configmaps/a/status", "", String::new(), 404, "status"),
+        (
+            "a subresource that is none",
+            "GET",
+            "/api/v1/namespaces/default/configmaps/a/status",
+            "",
+            String::new(),
+            404,
+            "status",
+        ),
     ] {
         let (got, status) = cluster.raw(method, path, content_type, body).await?;
         assert_eq!(got, code, "{description}: {status}");
@@ -72,7 +96,12 @@ async fn objects_that_break_rules_are_refused_with_every_field() -> Result<()> {
     let cluster = cluster().await?;
     let apps = "/apis/apps/v1/namespaces/default/deployments";
     for (description, path, body, field) in [
-        ("no containers", "/api/v1/namespaces/default/pods", json!({"metadata": {"name": "a"}, "spec": {}}), "spec.containers"),
+        (
+            "no containers",
+            "/api/v1/namespaces/default/pods",
+            json!({"metadata": {"name": "a"}, "spec": {}}),
+            "spec.containers",
+        ),
         (
             "no image",
             "/api/v1/namespaces/default/pods",
@@ -92,7 +121,12 @@ async fn objects_that_break_rules_are_refused_with_every_field() -> Result<()> {
             json!({"metadata": {"name": "a"}, "spec": {"ports": [{"port": 70000}]}}),
             "spec.ports[0].port",
         ),
-        ("a label that is none", "/api/v1/namespaces", json!({"metadata": {"name": "a", "labels": {"-": "b"}}}), "metadata.labels"),
+        (
+            "a label that is none",
+            "/api/v1/namespaces",
+            json!({"metadata": {"name": "a", "labels": {"-": "b"}}}),
+            "metadata.labels",
+        ),
         (
             "an owner without a uid",
             "/api/v1/namespaces/default/configmaps",

@@ -58,7 +58,9 @@ async fn all_four_patch_languages_change_an_object() -> Result<()> {
     deployments.create(&PostParams::default(), &deployment("d", 1, "one")).await?;
     let params = PatchParams::apply("tester");
     let json_patch = json!([{"op": "replace", "path": "/spec/replicas", "value": 2}]);
-    let patched = deployments.patch("d", &PatchParams::default(), &Patch::Json::<()>(serde_json::from_value(json_patch)?)).await?;
+    let patched = deployments
+        .patch("d", &PatchParams::default(), &Patch::Json::<()>(serde_json::from_value(json_patch)?))
+        .await?;
     assert_eq!(patched.spec.replicas, Some(2));
     let merge = json!({"metadata": {"labels": {"x": "y"}}});
     assert_eq!(deployments.patch("d", &PatchParams::default(), &Patch::Merge(&merge)).await?.labels()["x"], "y");
@@ -175,8 +177,9 @@ async fn a_watch_from_before_the_window_gets_410() -> Result<()> {
     assert_eq!(maps.list(&ListParams::default()).await?.items.len(), 2, "a restarted server has its state");
     let events: Vec<_> = maps.watch(&WatchParams::default().timeout(1), &old).await?.try_collect::<Vec<_>>().await?;
     assert!(matches!(events.as_slice(), [WatchEvent::Error(status)] if status.code == 410), "{events:?}");
-    let (code, status) =
-        second.raw("GET", &format!("/api/v1/configmaps?resourceVersion={old}&resourceVersionMatch=Exact"), "", "").await?;
+    let (code, status) = second
+        .raw("GET", &format!("/api/v1/configmaps?resourceVersion={old}&resourceVersionMatch=Exact"), "", "")
+        .await?;
     assert_eq!((code, &status["reason"]), (410, &json!("Expired")));
     let (code, _) = second.raw("GET", "/api/v1/configmaps?resourceVersion=999999", "", "").await?;
     assert_eq!(code, 504, "a revision of the future is too large");

@@ -73,7 +73,13 @@ fn report(api: &Api, crd: &Value, clash: Option<&str>) {
             None => {
                 object::set(next, &["status", "acceptedNames"], names);
                 object::set_condition(next, "NamesAccepted", "True", "NoConflicts", "no conflicts found");
-                object::set_condition(next, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted");
+                object::set_condition(
+                    next,
+                    "Established",
+                    "True",
+                    "InitialNamesAccepted",
+                    "the initial names have been accepted",
+                );
             }
             Some(why) => {
                 object::set_condition(next, "NamesAccepted", "False", "NamesConflict", why);

@@ -35,7 +35,10 @@ fn node_of(pod: &Value) -> &str {
     if !bound.is_empty() {
         return bound;
     }
-    let terms = object::list(pod, &["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"]);
+    let terms = object::list(
+        pod,
+        &["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"],
+    );
     terms
         .iter()
         .flat_map(|t| object::list(t, &["matchFields"]))
@@ -48,8 +51,11 @@ fn node_of(pod: &Value) -> &str {
 fn belongs(template: &Value, node: &Value) -> bool {
     nodes::selects(template, node)
         && object::list(node, &["spec", "taints"]).iter().all(|t| {
-            let (key, value, effect) = (object::text(t, &["key"]), object::text(t, &["value"]), object::text(t, &["effect"]));
-            effect == "PreferNoSchedule" || key.starts_with("node.kubernetes.io/") || nodes::tolerates(template, key, value, effect)
+            let (key, value, effect) =
+                (object::text(t, &["key"]), object::text(t, &["value"]), object::text(t, &["effect"]));
+            effect == "PreferNoSchedule"
+                || key.starts_with("node.kubernetes.io/")
+                || nodes::tolerates(template, key, value, effect)
         })
 }
 
@@ -92,7 +98,8 @@ fn look_after(api: &Api, set: &Value, nodes: &[Arc<Value>]) -> Option<Duration> 
 /// Ties a pod to a node, and lets it onto nodes in any state.
 fn pin(pod: &mut Value, node: &str) {
     let term = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]});
-    let way = ["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"];
+    let way =
+        ["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"];
     // The template's own terms have been looked at when the node was chosen.
     object::set(pod, &way, json!([term]));
     let mut tolerations = object::list(pod, &["spec", "tolerations"]).to_vec();
@@ -151,15 +158,20 @@ fn report(api: &Api, set: &Value, nodes: &[Arc<Value>], wanted: &[&Arc<Value>], 
     let availability: Vec<_> = placed.iter().map(|p| pods::availability(p, min_ready)).collect();
     let available = availability.iter().filter(|a| a.is_ok()).count();
     let updated = placed.iter().filter(|p| object::text(p, &["metadata", "labels", HASH]) == hash).count();
-    pods::write_status(api, ("apps", "daemonsets"), set, &[
-        ("desiredNumberScheduled", wanted.len().into()),
-        ("currentNumberScheduled", placed.len().into()),
-        ("numberMisscheduled", misplaced.into()),
-        ("numberReady", placed.iter().filter(|p| pods::is_ready(p)).count().into()),
-        ("updatedNumberScheduled", pods::count(updated)),
-        ("numberAvailable", pods::count(available)),
-        ("numberUnavailable", pods::count(wanted.len().saturating_sub(available))),
-        ("observedGeneration", set["metadata"]["generation"].clone()),
-    ]);
+    pods::write_status(
+        api,
+        ("apps", "daemonsets"),
+        set,
+        &[
+            ("desiredNumberScheduled", wanted.len().into()),
+            ("currentNumberScheduled", placed.len().into()),
+            ("numberMisscheduled", misplaced.into()),
+            ("numberReady", placed.iter().filter(|p| pods::is_ready(p)).count().into()),
+            ("updatedNumberScheduled", pods::count(updated)),
+            ("numberAvailable", pods::count(available)),
+            ("numberUnavailable", pods::count(wanted.len().saturating_sub(available))),
+            ("observedGeneration", set["metadata"]["generation"].clone()),
+        ],
+    );
     availability.into_iter().filter_map(|a| a.err().flatten()).min()
 }

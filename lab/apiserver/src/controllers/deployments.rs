@@ -72,7 +72,8 @@ impl<'a> Rollout<'a> {
             sets.into_iter().filter(|s| object::is_controlled_by(s, object::uid(deployment))).collect();
         own.sort_by_key(|s| (revision_of(s), object::text(s, &["metadata", "creationTimestamp"]).to_owned()));
         let template = bare_template(deployment);
-        let new = own.iter().position(|s| !object::is_deleting(s) && bare_template(s) == template).map(|i| own.remove(i));
+        let new =
+            own.iter().position(|s| !object::is_deleting(s) && bare_template(s) == template).map(|i| own.remove(i));
         Self { api, deployment, new, old: own }
     }
 
@@ -133,7 +134,11 @@ impl<'a> Rollout<'a> {
         if let Some(cause) = object::at(self.deployment, &["metadata", "annotations", CAUSE]) {
             object::set(&mut set, &["metadata", "annotations", CAUSE], cause.clone());
         }
-        for path in [["metadata", "labels"].as_slice(), &["spec", "selector", "matchLabels"], &["spec", "template", "metadata", "labels"]] {
+        for path in [
+            ["metadata", "labels"].as_slice(),
+            &["spec", "selector", "matchLabels"],
+            &["spec", "template", "metadata", "labels"],
+        ] {
             let mut path = path.to_vec();
             path.push(HASH);
             object::set(&mut set, &path, hash.as_str());
@@ -213,7 +218,11 @@ impl<'a> Rollout<'a> {
         let write = &mut Write::by("kube-controller-manager");
         let outcome = self.api.change(&kind, object::namespace(set), object::name(set), write, |next| {
             object::set(next, &["spec", "replicas"], to);
-            object::set(next, &["metadata", "annotations", "deployment.kubernetes.io/desired-replicas"], wanted.as_str());
+            object::set(
+                next,
+                &["metadata", "annotations", "deployment.kubernetes.io/desired-replicas"],
+                wanted.as_str(),
+            );
             object::set(next, &["metadata", "annotations", "deployment.kubernetes.io/max-replicas"], most.as_str());
         });
         let stored = match outcome {
@@ -307,20 +316,27 @@ impl<'a> Rollout<'a> {
             let is_progress = condition["type"] == "Progressing";
             condition["lastUpdateTime"] = match old.and_then(|o| o.get("lastUpdateTime")) {
                 // The deadline counts from the last progress, so only progress moves this time.
-                Some(time) if old.is_some_and(|o| o["status"] == condition["status"]) && !(is_progress && moved) => time.clone(),
+                Some(time) if old.is_some_and(|o| o["status"] == condition["status"]) && !(is_progress && moved) => {
+                    time.clone()
+                }
                 _ => object::now().into(),
             };
         }
         let count = |n: i64| pods::count(usize::try_from(n).unwrap_or_default());
-        pods::write_status(self.api, ("apps", "deployments"), self.deployment, &[
-            ("observedGeneration", self.deployment["metadata"]["generation"].clone()),
-            ("replicas", count(total)),
-            ("updatedReplicas", count(updated)),
-            ("readyReplicas", count(ready)),
-            ("availableReplicas", count(available)),
-            ("unavailableReplicas", count((self.wanted() - available).max(0))),
-            ("conditions", conditions.into()),
-        ]);
+        pods::write_status(
+            self.api,
+            ("apps", "deployments"),
+            self.deployment,
+            &[
+                ("observedGeneration", self.deployment["metadata"]["generation"].clone()),
+                ("replicas", count(total)),
+                ("updatedReplicas", count(updated)),
+                ("readyReplicas", count(ready)),
+                ("availableReplicas", count(available)),
+                ("unavailableReplicas", count((self.wanted() - available).max(0))),
+                ("conditions", conditions.into()),
+            ],
+        );
         if is_complete || is_stuck { None } else { self.deadline_left() }
     }
 

@@ -104,7 +104,8 @@ fn plan_slices(service: &Value, pods: &[Arc<Value>]) -> BTreeMap<String, Value> 
             groups.insert(String::new(), (Vec::new(), Vec::new()));
         }
         for (ports, endpoints) in groups.into_values() {
-            let chunks: Vec<&[Value]> = if endpoints.is_empty() { vec![&[]] } else { endpoints.chunks(SLICE_LIMIT).collect() };
+            let chunks: Vec<&[Value]> =
+                if endpoints.is_empty() { vec![&[]] } else { endpoints.chunks(SLICE_LIMIT).collect() };
             for (i, chunk) in chunks.into_iter().enumerate() {
                 // The name follows from what tells the slices apart, so that they are found again.
                 let hash = object::short_hash(&json!([family, ports, i]));
@@ -219,19 +220,30 @@ mod tests {
     fn slices_are_cut_by_family_and_by_resolved_ports() {
         let service = json!({"metadata": {"name": "s", "namespace": "n", "uid": "u"}, "spec": {"ipFamilies": ["IPv4", "IPv6"],
             "ports": [{"port": 80, "targetPort": "http", "protocol": "TCP", "name": ""}]}});
-        let pod = |name: &str, port: u16, ready: &str| Arc::new(json!({
+        let pod = |name: &str, port: u16, ready: &str| {
+            Arc::new(json!({
             "metadata": {"name": name, "namespace": "n", "uid": name},
             "spec": {"nodeName": "w", "containers": [{"ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}]}]},
             "status": {"podIP": format!("10.0.0.{port}"), "podIPs": [{"ip": format!("10.0.0.{port}")}, {"ip": format!("fd00::{port}")}],
-                "conditions": [{"type": "Ready", "status": ready}]}}));
+                "conditions": [{"type": "Ready", "status": ready}]}}))
+        };
         let slices = plan_slices(&service, &[pod("a", 1, "True"), pod("b", 1, "False"), pod("c", 2, "True")]);
         let shown: BTreeSet<(String, String, usize)> = slices
             .values()
-            .map(|s| (s["addressType"].to_string(), s["ports"][0]["port"].to_string(), s["endpoints"].as_array().unwrap().len()))
+            .map(|s| {
+                (
+                    s["addressType"].to_string(),
+                    s["ports"][0]["port"].to_string(),
+                    s["endpoints"].as_array().unwrap().len(),
+                )
+            })
             .collect();
         assert_eq!(shown.len(), 4);
         assert!(shown.contains(&("\"IPv6\"".to_owned(), "1".to_owned(), 2)));
-        let not_ready = slices.values().flat_map(|s| s["endpoints"].as_array().unwrap()).filter(|e| e["conditions"]["ready"] == false);
+        let not_ready = slices
+            .values()
+            .flat_map(|s| s["endpoints"].as_array().unwrap())
+            .filter(|e| e["conditions"]["ready"] == false);
         assert_eq!(not_ready.count(), 2, "one pod, both families");
     }
 }

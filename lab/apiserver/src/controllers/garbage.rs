@@ -31,7 +31,10 @@ impl Controller for Garbage {
         let living: BTreeSet<&str> = all.iter().map(|(_, object)| object::uid(object)).collect();
         for (kind, object) in &all {
             let owners = object::list(object, &["metadata", "ownerReferences"]);
-            if !owners.is_empty() && !object::is_deleting(object) && owners.iter().all(|o| !living.contains(object::text(o, &["uid"]))) {
+            if !owners.is_empty()
+                && !object::is_deleting(object)
+                && owners.iter().all(|o| !living.contains(object::text(o, &["uid"])))
+            {
                 delete(api, kind, object, Propagation::Background);
             }
             if object::is_deleting(object) {
@@ -60,7 +63,9 @@ fn delete(api: &Api, kind: &Kind, object: &Value, propagation: Propagation) {
 /// Does what the finalizers of the collector ask for.
 fn finish(api: &Api, kind: &Kind, owner: &Value, all: &[(Arc<Kind>, Arc<Value>)]) {
     let uid = object::uid(owner);
-    let refers = |object: &Value| object::list(object, &["metadata", "ownerReferences"]).iter().any(|o| object::text(o, &["uid"]) == uid);
+    let refers = |object: &Value| {
+        object::list(object, &["metadata", "ownerReferences"]).iter().any(|o| object::text(o, &["uid"]) == uid)
+    };
     let asks = |finalizer| object::finalizers(owner).any(|f| f == finalizer);
     let done = if asks(FOREGROUND) {
         let mut is_blocked = false;
@@ -71,7 +76,8 @@ fn finish(api: &Api, kind: &Kind, owner: &Value, all: &[(Arc<Kind>, Arc<Value>)]
             let blocks = object::list(dependent, &["metadata", "ownerReferences"])
                 .iter()
                 .any(|o| object::text(o, &["uid"]) == uid && object::flag(o, &["blockOwnerDeletion"]));
-            is_blocked |= blocks && api.store.get(&kind.storage, object::namespace(dependent), object::name(dependent)).is_some();
+            is_blocked |=
+                blocks && api.store.get(&kind.storage, object::namespace(dependent), object::name(dependent)).is_some();
         }
         (!is_blocked).then_some(FOREGROUND)
     } else if asks(ORPHAN) {
@@ -108,7 +114,8 @@ fn release_lost_pods(api: &Api) {
     for pod in api.all("pods") {
         let node = object::text(&pod, &["spec", "nodeName"]);
         if object::is_deleting(&pod) && !node.is_empty() && api.store.get("nodes", "", node).is_none() {
-            let options = DeleteOptions { grace: Some(0), uid: Some(object::uid(&pod).to_owned()), ..DeleteOptions::default() };
+            let options =
+                DeleteOptions { grace: Some(0), uid: Some(object::uid(&pod).to_owned()), ..DeleteOptions::default() };
             // Gone already is as good.
             let _ = api.delete(&kind, object::namespace(&pod), object::name(&pod), &options);
         }

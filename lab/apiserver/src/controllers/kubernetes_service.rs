@@ -23,29 +23,49 @@ impl Controller for KubernetesService {
 
     fn pass(&mut self, api: &Api) -> Option<Duration> {
         // IPv4 addresses that pods may reach; the others are no way to this server.
-        let reachable: Vec<&SocketAddr> =
-            self.addresses.iter().filter(|a| a.is_ipv4() && !a.ip().is_loopback() && !a.ip().is_unspecified()).collect();
+        let reachable: Vec<&SocketAddr> = self
+            .addresses
+            .iter()
+            .filter(|a| a.is_ipv4() && !a.ip().is_loopback() && !a.ip().is_unspecified())
+            .collect();
         let port = reachable.first().or(self.addresses.first().as_ref()).map_or(6443, |a| a.port());
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
         let mut slice_labels = labels.clone();
         slice_labels["kubernetes.io/service-name"] = NAME.into();
         let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
         let ips: Vec<Value> = reachable.iter().map(|a| json!({"ip": a.ip().to_string()})).collect();
-        let endpoints: Vec<Value> =
-            reachable.iter().map(|a| json!({"addresses": [a.ip().to_string()], "conditions": {"ready": true}})).collect();
-        ensure(api, "", "services", &json!({
-            "metadata": {"name": NAME, "labels": labels},
-            "spec": {"clusterIP": ADDRESS, "ports": [{"name": "https", "port": 443, "targetPort": port, "protocol": "TCP"}]},
-        }));
-        ensure(api, "discovery.k8s.io", "endpointslices", &json!({
-            "metadata": {"name": NAME, "labels": slice_labels},
-            "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
-        }));
+        let endpoints: Vec<Value> = reachable
+            .iter()
+            .map(|a| json!({"addresses": [a.ip().to_string()], "conditions": {"ready": true}}))
+            .collect();
+        ensure(
+            api,
+            "",
+            "services",
+            &json!({
+                "metadata": {"name": NAME, "labels": labels},
+                "spec": {"clusterIP": ADDRESS, "ports": [{"name": "https", "port": 443, "targetPort": port, "protocol": "TCP"}]},
+            }),
+        );
+        ensure(
+            api,
+            "discovery.k8s.io",
+            "endpointslices",
+            &json!({
+                "metadata": {"name": NAME, "labels": slice_labels},
+                "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
+            }),
+        );
         let subsets = if ips.is_empty() { json!([]) } else { json!([{"addresses": ips, "ports": ports}]) };
-        ensure(api, "", "endpoints", &json!({
-            "metadata": {"name": NAME, "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-            "subsets": subsets,
-        }));
+        ensure(
+            api,
+            "",
+            "endpoints",
+            &json!({
+                "metadata": {"name": NAME, "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+                "subsets": subsets,
+            }),
+        );
         None
     }
 }

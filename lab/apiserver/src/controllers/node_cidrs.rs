@@ -73,19 +73,25 @@ impl Controller for NodeCidrs {
             .filter_map(|c| c.as_str()?.parse().ok())
             .collect();
         let mut is_full = false;
-        for node in nodes.iter().filter(|n| object::list(n, &["spec", "podCIDRs"]).is_empty() && !object::is_deleting(n)) {
+        for node in
+            nodes.iter().filter(|n| object::list(n, &["spec", "podCIDRs"]).is_empty() && !object::is_deleting(n))
+        {
             let Some(given) = self.next(&taken) else {
-                tracing::warn!(node = object::name(node), "no pod CIDR is free for the node; give a larger range or delete nodes");
+                tracing::warn!(
+                    node = object::name(node),
+                    "no pod CIDR is free for the node; give a larger range or delete nodes"
+                );
                 is_full = true;
                 continue;
             };
             let texts: Vec<Value> = given.iter().map(|c| c.to_string().into()).collect();
-            let outcome = api.change(&kind, "", object::name(node), &mut Write::by("kube-controller-manager"), |next| {
-                if object::list(next, &["spec", "podCIDRs"]).is_empty() {
-                    object::set(next, &["spec", "podCIDR"], texts[0].clone());
-                    object::set(next, &["spec", "podCIDRs"], texts.clone());
-                }
-            });
+            let outcome =
+                api.change(&kind, "", object::name(node), &mut Write::by("kube-controller-manager"), |next| {
+                    if object::list(next, &["spec", "podCIDRs"]).is_empty() {
+                        object::set(next, &["spec", "podCIDR"], texts[0].clone());
+                        object::set(next, &["spec", "podCIDRs"], texts.clone());
+                    }
+                });
             if outcome.is_ok() {
                 taken.extend(given);
             }
@@ -112,11 +118,10 @@ mod tests {
             taken.extend(next.clone());
             given.push(next.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
         }
-        assert_eq!(given, [
-            "10.244.0.0/24 fd00:10:244::/64",
-            "10.244.1.0/24 fd00:10:244:1::/64",
-            "10.244.2.0/24 fd00:10:244:2::/64"
-        ]);
+        assert_eq!(
+            given,
+            ["10.244.0.0/24 fd00:10:244::/64", "10.244.1.0/24 fd00:10:244:1::/64", "10.244.2.0/24 fd00:10:244:2::/64"]
+        );
     }
 
     #[test]

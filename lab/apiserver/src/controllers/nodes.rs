@@ -12,7 +12,9 @@ pub(super) fn refusal(pod: &Value, node: &Value) -> Option<String> {
     if !selects(pod, node) {
         return Some("node(s) didn't match Pod's node affinity/selector".to_owned());
     }
-    if object::flag(node, &["spec", "unschedulable"]) && !tolerates(pod, "node.kubernetes.io/unschedulable", "", "NoSchedule") {
+    if object::flag(node, &["spec", "unschedulable"])
+        && !tolerates(pod, "node.kubernetes.io/unschedulable", "", "NoSchedule")
+    {
         return Some("node(s) were unschedulable".to_owned());
     }
     if let Some(taint) = object::list(node, &["spec", "taints"]).iter().find(|t| {
@@ -23,7 +25,10 @@ pub(super) fn refusal(pod: &Value, node: &Value) -> Option<String> {
         return Some(format!("node(s) had untolerated taint {{{key}: {value}}}"));
     }
     // Kubernetes' node controller turns these conditions into taints; here they are read directly.
-    if !object::is_true(node, "Ready") && !is_bootstrap(pod) && !tolerates(pod, "node.kubernetes.io/not-ready", "", "NoSchedule") {
+    if !object::is_true(node, "Ready")
+        && !is_bootstrap(pod)
+        && !tolerates(pod, "node.kubernetes.io/not-ready", "", "NoSchedule")
+    {
         return Some("node(s) had untolerated taint {node.kubernetes.io/not-ready: }".to_owned());
     }
     None
@@ -53,8 +58,10 @@ pub(super) fn selects(pod: &Value, node: &Value) -> bool {
     {
         return false;
     }
-    let required =
-        object::at(pod, &["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"]);
+    let required = object::at(
+        pod,
+        &["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"],
+    );
     let Some(terms) = required.and_then(Value::as_array) else { return true };
     terms.iter().any(|term| {
         let expressions = object::list(term, &["matchExpressions"]);
@@ -68,7 +75,12 @@ pub(super) fn selects(pod: &Value, node: &Value) -> bool {
 }
 
 /// Required affinity and anti-affinity to other pods, of the pod itself and of those that run.
-pub(super) fn pods_refuse(pod: &Value, node: &Value, nodes: &[Arc<Value>], pods: &[Arc<Value>]) -> Option<&'static str> {
+pub(super) fn pods_refuse(
+    pod: &Value,
+    node: &Value,
+    nodes: &[Arc<Value>],
+    pods: &[Arc<Value>],
+) -> Option<&'static str> {
     let domain = |node: &Value, key: &str| object::at(node, &["metadata", "labels", key]).cloned();
     let by_name = |name: &str| nodes.iter().find(|n| object::name(n) == name);
     let same_domain = |other: &Value, key: &str| {
@@ -87,7 +99,8 @@ pub(super) fn pods_refuse(pod: &Value, node: &Value, nodes: &[Arc<Value>], pods:
         };
         in_space && LabelSelector::from_object(&term["labelSelector"]).matches(other)
     };
-    let running = || pods.iter().filter(|p| !object::text(p, &["spec", "nodeName"]).is_empty() && super::pods::is_active(p));
+    let running =
+        || pods.iter().filter(|p| !object::text(p, &["spec", "nodeName"]).is_empty() && super::pods::is_active(p));
     for term in terms(pod, "podAntiAffinity") {
         let key = object::text(&term, &["topologyKey"]);
         if running().any(|other| matches(&term, pod, other) && same_domain(other, key)) {
@@ -131,9 +144,24 @@ mod tests {
             ("other selector", json!({"spec": {"nodeSelector": {"zone": "b"}}}), node(json!({})), false),
             ("taint", json!({}), node(taint("NoSchedule")), false),
             ("soft taint", json!({}), node(taint("PreferNoSchedule")), true),
-            ("tolerated", json!({"spec": {"tolerations": [{"key": "k", "value": "v"}]}}), node(taint("NoExecute")), true),
-            ("other value", json!({"spec": {"tolerations": [{"key": "k", "value": "w"}]}}), node(taint("NoSchedule")), false),
-            ("tolerates all", json!({"spec": {"tolerations": [{"operator": "Exists"}]}}), node(taint("NoSchedule")), true),
+            (
+                "tolerated",
+                json!({"spec": {"tolerations": [{"key": "k", "value": "v"}]}}),
+                node(taint("NoExecute")),
+                true,
+            ),
+            (
+                "other value",
+                json!({"spec": {"tolerations": [{"key": "k", "value": "w"}]}}),
+                node(taint("NoSchedule")),
+                false,
+            ),
+            (
+                "tolerates all",
+                json!({"spec": {"tolerations": [{"operator": "Exists"}]}}),
+                node(taint("NoSchedule")),
+                true,
+            ),
             ("cordoned", json!({}), node(json!({"unschedulable": true})), false),
             (
                 "by name",

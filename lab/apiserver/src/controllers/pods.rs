@@ -75,8 +75,12 @@ pub(super) fn create(
     let kind = api.builtin("", "pods");
     let made = api.create(&kind, object::namespace(owner), pod, &mut Write::by("kube-controller-manager"));
     match &made {
-        Ok(pod) => emit(api, owner, "Normal", "SuccessfulCreate", &format!("Created pod: {}", object::name(pod)), component),
-        Err(error) => emit(api, owner, "Warning", "FailedCreate", &format!("Error creating: {}", error.message), component),
+        Ok(pod) => {
+            emit(api, owner, "Normal", "SuccessfulCreate", &format!("Created pod: {}", object::name(pod)), component)
+        }
+        Err(error) => {
+            emit(api, owner, "Warning", "FailedCreate", &format!("Error creating: {}", error.message), component)
+        }
     }
     made
 }

@@ -96,12 +96,17 @@ fn write_status(api: &Api, set: &Value) -> Option<Duration> {
     let template = LabelSelector::from_map(
         object::map(set, &["spec", "template", "metadata", "labels"]).unwrap_or(&serde_json::Map::new()),
     );
-    pods::write_status(api, ("apps", "replicasets"), set, &[
-        ("replicas", active.len().into()),
-        ("fullyLabeledReplicas", pods::count(active.iter().filter(|p| template.matches(p)).count())),
-        ("readyReplicas", pods::count(active.iter().filter(|p| pods::is_ready(p)).count())),
-        ("availableReplicas", pods::count(availability.iter().filter(|a| a.is_ok()).count())),
-        ("observedGeneration", set["metadata"]["generation"].clone()),
-    ]);
+    pods::write_status(
+        api,
+        ("apps", "replicasets"),
+        set,
+        &[
+            ("replicas", active.len().into()),
+            ("fullyLabeledReplicas", pods::count(active.iter().filter(|p| template.matches(p)).count())),
+            ("readyReplicas", pods::count(active.iter().filter(|p| pods::is_ready(p)).count())),
+            ("availableReplicas", pods::count(availability.iter().filter(|a| a.is_ok()).count())),
+            ("observedGeneration", set["metadata"]["generation"].clone()),
+        ],
+    );
     availability.into_iter().filter_map(|a| a.err().flatten()).min()
 }

@@ -53,7 +53,10 @@ fn place(api: &Api, pod: &Value, nodes: &[Arc<Value>]) {
         let most = object::text(node, &["status", "allocatable", "pods"]).parse().unwrap_or(PODS_PER_NODE);
         let refusal = nodes::refusal(pod, node)
             .or_else(|| nodes::pods_refuse(pod, node, nodes, &running).map(str::to_owned))
-            .or_else(|| port_taken(pod, on_node()).then(|| "node(s) didn't have free ports for the requested pod ports".to_owned()))
+            .or_else(|| {
+                port_taken(pod, on_node())
+                    .then(|| "node(s) didn't have free ports for the requested pod ports".to_owned())
+            })
             .or_else(|| (i64::try_from(total).unwrap_or(i64::MAX) >= most).then(|| "Too many pods".to_owned()));
         if let Some(why) = refusal {
             *refusals.entry(why).or_default() += 1;
@@ -90,7 +93,8 @@ fn port_taken<'a>(pod: &Value, mut others: impl Iterator<Item = &'a Arc<Value>>)
             .collect()
     }
     let wanted = ports(pod);
-    !wanted.is_empty() && others.any(|other| super::pods::is_active(other) && ports(other).iter().any(|p| wanted.contains(p)))
+    !wanted.is_empty()
+        && others.any(|other| super::pods::is_active(other) && ports(other).iter().any(|p| wanted.contains(p)))
 }
 
 fn assign(api: &Api, pod: &Value, node: &str) {

@@ -23,7 +23,9 @@ pub(super) const REVIEWS: [(&str, &str, &str); 5] = [
 
 fn wants_aggregated(call: &Call) -> bool {
     let accept: String = call.accept.chars().filter(|c| !c.is_whitespace()).collect();
-    accept.split(',').any(|range| range.contains("as=APIGroupDiscoveryList") && range.contains("v=v2") && !range.contains("v=v2beta1"))
+    accept.split(',').any(|range| {
+        range.contains("as=APIGroupDiscoveryList") && range.contains("v=v2") && !range.contains("v=v2beta1")
+    })
 }
 
 pub(super) fn core_versions(server: &Server, call: &Call) -> Result<Response<Body>, ApiError> {
@@ -55,8 +57,10 @@ pub(super) fn groups(server: &Server, call: &Call) -> Result<Response<Body>, Api
 
 pub(super) fn group(server: &Server, name: &str) -> Result<Response<Body>, ApiError> {
     let groups = all_groups(&server.api.kinds());
-    let (group, versions) =
-        groups.iter().find(|(group, _)| group == name).ok_or_else(|| ApiError::no_such_path(&format!("/apis/{name}")))?;
+    let (group, versions) = groups
+        .iter()
+        .find(|(group, _)| group == name)
+        .ok_or_else(|| ApiError::no_such_path(&format!("/apis/{name}")))?;
     let mut object = group_object(group, versions);
     object["kind"] = "APIGroup".into();
     object["apiVersion"] = "v1".into();
@@ -93,7 +97,10 @@ pub(super) fn resources(server: &Server, group: &str, version: &str) -> Result<R
         return Err(ApiError::no_such_path(&format!("/apis/{group}/{version}")));
     }
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Ok(json_response(200, &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list})))
+    Ok(json_response(
+        200,
+        &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}),
+    ))
 }
 
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];

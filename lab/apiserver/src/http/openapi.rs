@@ -33,7 +33,8 @@ fn index(server: &Server) -> Value {
         for version in versions {
             let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
             // The hash lets clients keep what they have read; kinds of a CRD come and go with revisions.
-            let hash = if kinds.of_version(&group, &version).any(|k| k.custom) { server.api.store.revision() } else { 0 };
+            let hash =
+                if kinds.of_version(&group, &version).any(|k| k.custom) { server.api.store.revision() } else { 0 };
             paths.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
         }
     }
@@ -53,9 +54,14 @@ fn group_version(server: &Server, group: &str, version: &str) -> Result<Response
             Schema::Structural(schema) => {
                 let name = reversed(kind);
                 let mut schema = schema.as_ref().clone();
-                for (field, of) in [("apiVersion", json!({"type": "string"})), ("kind", json!({"type": "string"})),
-                    ("metadata", json!({"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}))]
-                {
+                for (field, of) in [
+                    ("apiVersion", json!({"type": "string"})),
+                    ("kind", json!({"type": "string"})),
+                    (
+                        "metadata",
+                        json!({"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}),
+                    ),
+                ] {
                     schema["properties"][field] = of;
                 }
                 schemas.insert(name.clone(), schema);
@@ -71,31 +77,42 @@ fn group_version(server: &Server, group: &str, version: &str) -> Result<Response
         let scope = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
         let reference = json!({"$ref": format!("#/components/schemas/{name}")});
         let collection = format!("{base}{scope}/{}", kind.plural);
-        paths.insert(collection.clone(), json!({
-            "get": operation("list", &gvk, &[], &reference),
-            "post": operation("post", &gvk, &["dryRun", "fieldManager", "fieldValidation"], &reference),
-        }));
-        paths.insert(format!("{collection}/{{name}}"), json!({
-            "get": operation("get", &gvk, &[], &reference),
-            "put": operation("put", &gvk, &["dryRun", "fieldManager", "fieldValidation"], &reference),
-            "patch": operation("patch", &gvk, &["dryRun", "fieldManager", "fieldValidation", "force"], &reference),
-            "delete": operation("delete", &gvk, &["dryRun", "gracePeriodSeconds", "propagationPolicy"], &reference),
-        }));
+        paths.insert(
+            collection.clone(),
+            json!({
+                "get": operation("list", &gvk, &[], &reference),
+                "post": operation("post", &gvk, &["dryRun", "fieldManager", "fieldValidation"], &reference),
+            }),
+        );
+        paths.insert(
+            format!("{collection}/{{name}}"),
+            json!({
+                "get": operation("get", &gvk, &[], &reference),
+                "put": operation("put", &gvk, &["dryRun", "fieldManager", "fieldValidation"], &reference),
+                "patch": operation("patch", &gvk, &["dryRun", "fieldManager", "fieldValidation", "force"], &reference),
+                "delete": operation("delete", &gvk, &["dryRun", "gracePeriodSeconds", "propagationPolicy"], &reference),
+            }),
+        );
     }
     if paths.is_empty() {
         return Err(ApiError::no_such_path(&format!("/openapi/v3/apis/{group}/{version}")));
     }
-    Ok(json_response(200, &json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": super::VERSION.2},
-        "paths": paths,
-        "components": {"schemas": schemas},
-    })))
+    Ok(json_response(
+        200,
+        &json!({
+            "openapi": "3.0.0",
+            "info": {"title": "Kubernetes", "version": super::VERSION.2},
+            "paths": paths,
+            "components": {"schemas": schemas},
+        }),
+    ))
 }
 
 fn operation(action: &str, gvk: &Value, parameters: &[&str], schema: &Value) -> Value {
-    let parameters: Vec<Value> =
-        parameters.iter().map(|name| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}})).collect();
+    let parameters: Vec<Value> = parameters
+        .iter()
+        .map(|name| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}}))
+        .collect();
     let mut operation = json!({
         "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk, "parameters": parameters,
         "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}},

@@ -18,9 +18,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::{Server, stopped};
 use super::request::Call;
 use super::response::Body;
+use super::{Server, stopped};
 use crate::error::ApiError;
 use crate::object;
 
@@ -76,7 +76,9 @@ pub(super) async fn tunnel(
                 "SPDY is not spoken here; use a client that speaks WebSocket, such as kubectl 1.30 or newer (and do not set KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false)",
             ));
         }
-        other => return Err(ApiError::bad_request(format!("cannot upgrade to {other:?}; exec and attach need a WebSocket"))),
+        other => {
+            return Err(ApiError::bad_request(format!("cannot upgrade to {other:?}; exec and attach need a WebSocket")));
+        }
     }
     let mut passed = Request::new(Empty::new());
     *passed.method_mut() = Method::GET;
@@ -211,7 +213,8 @@ impl Target {
             400..500 => ApiError::bad_request(""),
             _ => ApiError::internal(""),
         };
-        error.message = if text.is_empty() { format!("the kubelet of node {} answered {status}", self.node) } else { text };
+        error.message =
+            if text.is_empty() { format!("the kubelet of node {} answered {status}", self.node) } else { text };
         error
     }
 }

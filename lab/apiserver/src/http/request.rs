@@ -86,7 +86,9 @@ impl Call {
         match self.param("resourceVersion") {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(|_| {
-                ApiError::bad_request(format!("Invalid value: {text:?}: resourceVersion must be a number given out by this server"))
+                ApiError::bad_request(format!(
+                    "Invalid value: {text:?}: resourceVersion must be a number given out by this server"
+                ))
             }),
         }
     }

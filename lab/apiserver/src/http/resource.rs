@@ -140,7 +140,8 @@ async fn collection(
         Method::DELETE => {
             let options = call.list_options(kind)?;
             let body = parse_body(&call.content_type, &read_body(request).await?)?;
-            let gone = api.delete_collection(kind, address.namespace.as_deref(), &options, &call.delete_options(&body)?)?;
+            let gone =
+                api.delete_collection(kind, address.namespace.as_deref(), &options, &call.delete_options(&body)?)?;
             let metadata = json!({"resourceVersion": api.store.revision().to_string()});
             Ok(response(200, "application/json", View::Full.list(kind, &gone, &metadata)))
         }
@@ -187,8 +188,11 @@ async fn one(
                 Deleted::Gone(object) => {
                     let mut details = kind.details(name);
                     details["uid"] = object::uid(&object).into();
-                    Ok(json_response(200, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
-                        "status": "Success", "details": details})))
+                    Ok(json_response(
+                        200,
+                        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
+                        "status": "Success", "details": details}),
+                    ))
                 }
             }
         }
@@ -264,7 +268,10 @@ async fn bind(
 ) -> Result<Response<Body>, ApiError> {
     let body = parse_body(&call.content_type, &read_body(request).await?)?;
     server.api.bind(address.ns(), name, object::text(&body, &["target", "name"]), &mut call.write("")?)?;
-    Ok(json_response(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
+    Ok(json_response(
+        201,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    ))
 }
 
 /// `pods/NAME/eviction`: a delete that asks the disruption budgets first.
@@ -279,5 +286,8 @@ async fn evict(
     let mut options = call.delete_options(body.get("deleteOptions").unwrap_or(&Value::Null))?;
     options.dry_run |= call.param("dryRun") == "All";
     server.api.evict(address.ns(), name, &options)?;
-    Ok(json_response(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
+    Ok(json_response(
+        201,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    ))
 }

@@ -111,7 +111,8 @@ impl View {
                 // Written item by item, to spare a second copy of every object.
                 let api_version = Value::from(kind.api_version());
                 let list_kind = Value::from(kind.list_kind.as_str());
-                let head = format!("{{\"kind\":{list_kind},\"apiVersion\":{api_version},\"metadata\":{metadata},\"items\":[");
+                let head =
+                    format!("{{\"kind\":{list_kind},\"apiVersion\":{api_version},\"metadata\":{metadata},\"items\":[");
                 let mut out = head.into_bytes();
                 for (i, object) in objects.iter().enumerate() {
                     if i > 0 {

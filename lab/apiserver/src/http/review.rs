@@ -29,7 +29,9 @@ pub(super) async fn serve(
     review["kind"] = (*kind).into();
     review["apiVersion"] = format!("{group}/v1").into();
     review["status"] = match *kind {
-        "SelfSubjectReview" => json!({"userInfo": {"username": "lab-admin", "groups": ["system:masters", "system:authenticated"]}}),
+        "SelfSubjectReview" => {
+            json!({"userInfo": {"username": "lab-admin", "groups": ["system:masters", "system:authenticated"]}})
+        }
         "SelfSubjectRulesReview" => json!({"incomplete": false,
             "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
             "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]}),

@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Server, stopped};
 use super::request::Call;
 use super::response::{Body, View};
+use super::{Server, stopped};
 use crate::error::ApiError;
 use crate::kinds::Kind;
 use crate::object;

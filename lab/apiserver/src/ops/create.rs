@@ -120,9 +120,7 @@ impl Api {
         let namespaces = self.builtin("", "namespaces");
         let owner = self.get(&namespaces, "", namespace)?;
         if object::is_deleting(&owner) {
-            let why = format!(
-                "unable to create new content in namespace {namespace} because it is being terminated"
-            );
+            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
             return Err(ApiError::forbidden(kind, &name, &why));
         }
         Ok(())

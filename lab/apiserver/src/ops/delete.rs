@@ -104,10 +104,16 @@ impl Api {
 
     /// Takes one finalizer away; the object goes with the last one.
     pub(crate) fn drop_finalizer(&self, kind: &Kind, object: &Value, finalizer: &str) -> Result<(), ApiError> {
-        self.change(kind, object::namespace(object), object::name(object), &mut Write::by("kinesin-apiserver"), |next| {
-            let rest: Vec<Value> = object::finalizers(next).filter(|f| *f != finalizer).map(Value::from).collect();
-            object::set(next, &["metadata", "finalizers"], rest);
-        })?;
+        self.change(
+            kind,
+            object::namespace(object),
+            object::name(object),
+            &mut Write::by("kinesin-apiserver"),
+            |next| {
+                let rest: Vec<Value> = object::finalizers(next).filter(|f| *f != finalizer).map(Value::from).collect();
+                object::set(next, &["metadata", "finalizers"], rest);
+            },
+        )?;
         Ok(())
     }
 }
@@ -121,9 +127,7 @@ fn check_preconditions(kind: &Kind, name: &str, old: &Value, options: &DeleteOpt
         if let Some(asked) = asked
             && asked != is
         {
-            let why = format!(
-                "Precondition failed: {what} in precondition: {asked}, {what} in object meta: {is}"
-            );
+            let why = format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {is}");
             return Err(ApiError::conflict(kind, name, &why));
         }
     }

@@ -52,7 +52,8 @@ impl Api {
                 events_group::into_core(&mut next);
             }
             if object::name(&next) != name {
-                let why = crate::error::Cause::invalid("metadata.name", &next["metadata"]["name"], "field is immutable");
+                let why =
+                    crate::error::Cause::invalid("metadata.name", &next["metadata"]["name"], "field is immutable");
                 return Err(ApiError::invalid(kind, name, &[why]));
             }
             let asked = object::revision(&next);
@@ -78,7 +79,9 @@ impl Api {
         let mut config = config.clone();
         super::create::check_type(kind, &mut config)?;
         if write.manager.is_empty() {
-            return Err(ApiError::bad_request("PatchOptions.meta.k8s.io is invalid: fieldManager: Required value: is required for apply patch"));
+            return Err(ApiError::bad_request(
+                "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value: is required for apply patch",
+            ));
         }
         if object::at(&config, &["metadata", "managedFields"]).is_some_and(|m| !m.is_null()) {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
@@ -134,9 +137,8 @@ fn change_by(kind: &Kind, patch: &Patch, object: &mut Value) -> Result<(), ApiEr
         Patch::Strategic(_) if kind.custom => Err(ApiError::unsupported_media(
             "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
         )),
-        Patch::Strategic(change) => {
-            strategic::patch(kind, object, change).map_err(|why| ApiError::bad_request(format!("the strategic merge patch cannot be applied: {why}")))
-        }
+        Patch::Strategic(change) => strategic::patch(kind, object, change)
+            .map_err(|why| ApiError::bad_request(format!("the strategic merge patch cannot be applied: {why}"))),
         Patch::Apply(_) => Ok(()),
     }
 }

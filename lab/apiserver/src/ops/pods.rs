@@ -18,10 +18,18 @@ impl Api {
             let old = self.get(&pods, namespace, name)?;
             let has = object::text(&old, &["spec", "nodeName"]);
             if object::is_deleting(&old) {
-                return Err(ApiError::conflict(&pods, name, &format!("pod {name} is being deleted, cannot be assigned to a host")));
+                return Err(ApiError::conflict(
+                    &pods,
+                    name,
+                    &format!("pod {name} is being deleted, cannot be assigned to a host"),
+                ));
             }
             if !has.is_empty() {
-                return Err(ApiError::conflict(&pods, name, &format!("pod {name} is already assigned to node {has:?}")));
+                return Err(ApiError::conflict(
+                    &pods,
+                    name,
+                    &format!("pod {name} is already assigned to node {has:?}"),
+                ));
             }
             let mut next = old.as_ref().clone();
             object::set(&mut next, &["spec", "nodeName"], node);

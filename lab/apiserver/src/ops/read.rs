@@ -55,7 +55,12 @@ impl Api {
     ///
     /// The pages of one list show one revision; when that lies too far back, the token is refused
     /// with 410 and the client lists anew.
-    pub(crate) fn list(&self, kind: &Kind, namespace: Option<&str>, options: &ListOptions) -> Result<Listing, ApiError> {
+    pub(crate) fn list(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        options: &ListOptions,
+    ) -> Result<Listing, ApiError> {
         let token = decode_token(&options.continue_token)?;
         let exact = token.as_ref().map(|t| t.revision).or(options.exact);
         let (objects, revision) = match exact {
@@ -74,7 +79,9 @@ impl Api {
         };
         let mut items: Vec<Arc<Value>> = objects
             .into_iter()
-            .filter(|o| token.as_ref().is_none_or(|t| (object::namespace(o), object::name(o)) > (&t.namespace, &t.name)))
+            .filter(|o| {
+                token.as_ref().is_none_or(|t| (object::namespace(o), object::name(o)) > (&t.namespace, &t.name))
+            })
             .filter(|o| options.selects(o))
             .collect();
         let (mut next, mut remaining) = (String::new(), None);

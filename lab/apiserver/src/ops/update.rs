@@ -45,7 +45,8 @@ impl Api {
         }
         let uid = object::uid(&object);
         if !uid.is_empty() && uid != object::uid(&old) {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(&old));
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(&old));
             return Err(ApiError::conflict(kind, name, &why));
         }
         self.store_next(kind, &old, object, write, Ownership::Track)
@@ -85,7 +86,17 @@ impl Api {
         write.judge(kind, &name, found)?;
 
         // What only the server writes stays as it is.
-        for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion", "generateName", "name", "namespace"] {
+        for field in [
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+            "resourceVersion",
+            "generateName",
+            "name",
+            "namespace",
+        ] {
             object::carry(old, &mut next, &["metadata", field]);
         }
         object::unset(&mut next, &["metadata", "selfLink"]);
@@ -111,7 +122,10 @@ impl Api {
             object::carry(old, &mut next, &["status"]);
         }
         if is_deleting_with_new_finalizer(old, &next) {
-            let cause = Cause::forbidden("metadata.finalizers", "no new finalizers can be added if the object is being deleted");
+            let cause = Cause::forbidden(
+                "metadata.finalizers",
+                "no new finalizers can be added if the object is being deleted",
+            );
             return Err(ApiError::invalid(kind, &name, &[cause]));
         }
         strategy::prepare_update(self, kind, old, &mut next)?;

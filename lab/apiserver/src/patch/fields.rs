@@ -216,17 +216,20 @@ mod tests {
         let set = of_object(&pod, root);
         assert_eq!(decode(&encode(&set)), set);
         let shown: Vec<String> = set.iter().map(|p| display(p)).collect();
-        assert_eq!(shown, [
-            ".metadata.finalizers[\"x/y\"]",
-            ".metadata.labels.a",
-            ".spec.containers[name=\"c\"]",
-            ".spec.containers[name=\"c\"].image",
-            ".spec.containers[name=\"c\"].name",
-            ".spec.containers[name=\"c\"].ports[containerPort=80,protocol=\"TCP\"]",
-            ".spec.containers[name=\"c\"].ports[containerPort=80,protocol=\"TCP\"].containerPort",
-            ".spec.tolerations",
-            ".spec.volumes",
-        ]);
+        assert_eq!(
+            shown,
+            [
+                ".metadata.finalizers[\"x/y\"]",
+                ".metadata.labels.a",
+                ".spec.containers[name=\"c\"]",
+                ".spec.containers[name=\"c\"].image",
+                ".spec.containers[name=\"c\"].name",
+                ".spec.containers[name=\"c\"].ports[containerPort=80,protocol=\"TCP\"]",
+                ".spec.containers[name=\"c\"].ports[containerPort=80,protocol=\"TCP\"].containerPort",
+                ".spec.tolerations",
+                ".spec.volumes",
+            ]
+        );
         for path in &set {
             assert!(find(&pod, path, root).is_some(), "{}", display(path));
         }

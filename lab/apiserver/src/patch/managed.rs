@@ -87,7 +87,8 @@ pub(crate) fn record(kind: &Kind, old: Option<&Value>, new: &mut Value, manager:
                 .iter()
                 .filter(|path| {
                     let is_entry = path.last().is_some_and(|e| !e.starts_with("f:"));
-                    !before.contains(*path) || !is_entry && fields::find(old, path, root) != fields::find(new, path, root)
+                    !before.contains(*path)
+                        || !is_entry && fields::find(old, path, root) != fields::find(new, path, root)
                 })
                 .cloned()
                 .collect();
@@ -132,9 +133,9 @@ mod tests {
             .iter()
             .map(|e| (e.manager.clone(), e.fields.iter().map(|p| fields::display(p)).collect()))
             .collect();
-        assert_eq!(owners, [
-            ("first".to_owned(), vec![".data.b".to_owned()]),
-            ("second".to_owned(), vec![".data.a".to_owned()]),
-        ]);
+        assert_eq!(
+            owners,
+            [("first".to_owned(), vec![".data.b".to_owned()]), ("second".to_owned(), vec![".data.a".to_owned()]),]
+        );
     }
 }

@@ -49,7 +49,8 @@ mod tests {
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![any::<bool>().prop_map(Value::from), any::<i8>().prop_map(Value::from), Just(Value::Null)];
+        let leaf =
+            prop_oneof![any::<bool>().prop_map(Value::from), any::<i8>().prop_map(Value::from), Just(Value::Null)];
         leaf.prop_recursive(3, 24, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),

@@ -179,26 +179,52 @@ mod tests {
         let pod = json!({"spec": {"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]},
                                                   {"name": "b", "image": "1"}],
                                   "tolerations": [{"key": "x"}]}});
-        let got = patched("pods", "", pod, json!({"spec": {
+        let got = patched(
+            "pods",
+            "",
+            pod,
+            json!({"spec": {
             "$setElementOrder/containers": [{"name": "b"}, {"name": "a"}, {"name": "c"}],
             "containers": [{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}, {"name": "c", "image": "3"}],
-            "tolerations": [{"key": "y"}]}}));
-        assert_eq!(got, json!({"spec": {"containers": [
+            "tolerations": [{"key": "y"}]}}),
+        );
+        assert_eq!(
+            got,
+            json!({"spec": {"containers": [
             {"name": "b", "image": "1"},
             {"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
-            {"name": "c", "image": "3"}], "tolerations": [{"key": "y"}]}}));
+            {"name": "c", "image": "3"}], "tolerations": [{"key": "y"}]}})
+        );
     }
 
     #[test]
     fn directives_delete_replace_and_retain() {
-        let base = || json!({"metadata": {"finalizers": ["a/b", "c/d"]},
-            "spec": {"containers": [{"name": "a"}, {"name": "b"}], "strategy": {"type": "R", "rollingUpdate": {"x": 1}}}});
+        let base = || {
+            json!({"metadata": {"finalizers": ["a/b", "c/d"]},
+            "spec": {"containers": [{"name": "a"}, {"name": "b"}], "strategy": {"type": "R", "rollingUpdate": {"x": 1}}}})
+        };
         for (change, path, want) in [
-            (json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}), "/spec/containers", json!([{"name": "b"}])),
-            (json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "z"}]}}), "/spec/containers", json!([{"name": "z"}])),
-            (json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}), "/spec/strategy", json!({"type": "Recreate"})),
+            (
+                json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}),
+                "/spec/containers",
+                json!([{"name": "b"}]),
+            ),
+            (
+                json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "z"}]}}),
+                "/spec/containers",
+                json!([{"name": "z"}]),
+            ),
+            (
+                json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}),
+                "/spec/strategy",
+                json!({"type": "Recreate"}),
+            ),
             (json!({"spec": {"strategy": {"$patch": "replace", "type": "Q"}}}), "/spec/strategy", json!({"type": "Q"})),
-            (json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/b"]}}), "/metadata/finalizers", json!(["c/d"])),
+            (
+                json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/b"]}}),
+                "/metadata/finalizers",
+                json!(["c/d"]),
+            ),
             (json!({"metadata": {"finalizers": ["e/f"]}}), "/metadata/finalizers", json!(["a/b", "c/d", "e/f"])),
             (json!({"spec": {"strategy": {"rollingUpdate": null}}}), "/spec/strategy", json!({"type": "R"})),
         ] {
@@ -209,11 +235,19 @@ mod tests {
 
     #[test]
     fn ports_of_services_and_containers_have_their_own_keys() {
-        let got = patched("services", "", json!({"spec": {"ports": [{"port": 80, "name": "a"}]}}),
-            json!({"spec": {"ports": [{"port": 80, "targetPort": 8080}, {"port": 443}]}}));
+        let got = patched(
+            "services",
+            "",
+            json!({"spec": {"ports": [{"port": 80, "name": "a"}]}}),
+            json!({"spec": {"ports": [{"port": 80, "targetPort": 8080}, {"port": 443}]}}),
+        );
         assert_eq!(got["spec"]["ports"], json!([{"port": 80, "name": "a", "targetPort": 8080}, {"port": 443}]));
-        let got = patched("networkpolicies", "networking.k8s.io", json!({"spec": {"ingress": [{"ports": [{"port": 1}]}]}}),
-            json!({"spec": {"ingress": [{"ports": [{"port": 2}]}]}}));
+        let got = patched(
+            "networkpolicies",
+            "networking.k8s.io",
+            json!({"spec": {"ingress": [{"ports": [{"port": 1}]}]}}),
+            json!({"spec": {"ingress": [{"ports": [{"port": 2}]}]}}),
+        );
         assert_eq!(got["spec"]["ingress"], json!([{"ports": [{"port": 2}]}]));
     }
 
@@ -221,7 +255,8 @@ mod tests {
     fn an_entry_without_its_key_is_named() {
         let kinds = KindSet::builtin();
         let mut pod = json!({});
-        let why = patch(kinds.get("", "v1", "pods").unwrap(), &mut pod, &json!({"spec": {"containers": [{"image": "x"}]}}));
+        let why =
+            patch(kinds.get("", "v1", "pods").unwrap(), &mut pod, &json!({"spec": {"containers": [{"image": "x"}]}}));
         assert!(why.unwrap_err().contains("\"name\""));
     }
 }

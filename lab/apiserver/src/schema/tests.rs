@@ -40,9 +40,15 @@ fn values_that_break_a_rule_are_named_with_field_and_rule() {
         (json!({"size": 1, "name": "A"}), "spec.name: Invalid value: \"A\": should match '^[a-z]+$'"),
         (json!({"size": 1, "name": "abcd"}), "spec.name: Invalid value: \"abcd\": may not be more than 3 bytes"),
         (json!({"size": 1, "port": "http"}), ""),
-        (json!({"size": 1, "port": true}), "spec.port: Invalid value: true: must be of type integer,string: got boolean"),
+        (
+            json!({"size": 1, "port": true}),
+            "spec.port: Invalid value: true: must be of type integer,string: got boolean",
+        ),
         (json!({"size": 1, "tags": ["a", 1]}), "spec.tags: Invalid value: [\"a\",1]: must have at most 1 items"),
-        (json!({"size": 1, "map": {"a": "x"}}), "spec.map.a: Invalid value: \"x\": must be of type integer: got string"),
+        (
+            json!({"size": 1, "map": {"a": "x"}}),
+            "spec.map.a: Invalid value: \"x\": must be of type integer: got string",
+        ),
         (json!({"size": 1, "list": [{"k": "a"}, {"k": "a"}]}), "spec.list[1]: Duplicate value: [\"a\"]"),
         (json!({"size": 1, "either": {"a": 1}}), ""),
         (
@@ -61,7 +67,8 @@ fn unknown_fields_are_pruned_and_defaults_filled_in() {
         "deep": {"type": "object", "default": {}, "properties": {"on": {"type": "boolean", "default": true}}},
         "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
     }));
-    let mut object = json!({"metadata": {"name": "x", "labels": {"a": "b"}}, "spec": {"free": {"any": 1}, "typo": 1}, "top": 1});
+    let mut object =
+        json!({"metadata": {"name": "x", "labels": {"a": "b"}}, "spec": {"free": {"any": 1}, "typo": 1}, "top": 1});
     let found = schema.walk(&mut object);
     assert_eq!(found.unknown, ["spec.typo", "top"]);
     assert!(found.causes.is_empty(), "{:?}", found.causes);

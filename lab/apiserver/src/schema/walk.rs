@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::formats::{compile_pattern, has_format};
 use super::Findings;
+use super::formats::{compile_pattern, has_format};
 use crate::error::{Cause, type_name};
 
 /// Which rules of reading apply.
@@ -258,7 +258,8 @@ impl<'a> Walker<'a> {
 
     /// The rules of a branch that a value breaks; the value is left alone.
     fn attempt(&self, schema: &Value, value: &Value, path: &str) -> Vec<Cause> {
-        let mut trial = Walker { dialect: self.dialect, found: Findings::default(), is_trial: true, is_part: self.is_part };
+        let mut trial =
+            Walker { dialect: self.dialect, found: Findings::default(), is_trial: true, is_part: self.is_part };
         trial.value(schema, &mut value.clone(), path);
         trial.found.causes
     }

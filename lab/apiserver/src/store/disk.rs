@@ -64,8 +64,14 @@ impl Disk {
             tracing::warn!(path = ?log_path, revision, "the log ends in a broken line; what follows it is dropped");
         }
         let log = OpenOptions::new().create(true).append(true).open(&log_path).map_err(wrap(&log_path))?;
-        let mut disk =
-            Self { dir: dir.to_owned(), log, log_bytes: 0, limit_bytes: LOG_LIMIT_BYTES, is_broken: false, _lock: lock };
+        let mut disk = Self {
+            dir: dir.to_owned(),
+            log,
+            log_bytes: 0,
+            limit_bytes: LOG_LIMIT_BYTES,
+            is_broken: false,
+            _lock: lock,
+        };
         let objects: Vec<(String, Key, Value)> = objects.into_iter().map(|((r, k), v)| (r, k, v)).collect();
         // Starting with a fresh snapshot gets rid of a broken tail before anything is appended to it.
         disk.try_snapshot(revision, objects.iter().map(|(r, k, v)| (r.as_str(), k, v))).map_err(wrap(dir))?;

@@ -43,7 +43,9 @@ pub(super) fn validate(old: Option<&Value>, crd: &Value) -> Vec<Cause> {
         let path = format!("spec.versions[{i}].schema.openAPIV3Schema");
         match object::at(version, &["schema", "openAPIV3Schema"]) {
             Some(schema) if object::text(schema, &["type"]) == "object" => check_schema(schema, &path, 0, &mut causes),
-            Some(schema) => causes.push(Cause::invalid(format!("{path}.type"), &schema["type"], "must be object at the root")),
+            Some(schema) => {
+                causes.push(Cause::invalid(format!("{path}.type"), &schema["type"], "must be object at the root"))
+            }
             None => causes.push(Cause::required(path, "schemas are required")),
         }
     }

@@ -18,7 +18,8 @@ pub(super) fn prepare_create(pod: &mut Value) {
             (of == key || of.is_empty()) && (effect == "NoExecute" || effect.is_empty())
         });
         if !is_tolerated {
-            tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
+            tolerations
+                .push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
         }
     }
     object::set(pod, &["spec", "tolerations"], tolerations);
@@ -129,7 +130,13 @@ pub(super) fn validate(old: Option<&Value>, pod: &Value) -> Vec<Cause> {
 /// A pod's specification without what may change.
 fn comparable(pod: &Value) -> Value {
     let mut spec = pod["spec"].clone();
-    for field in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates", "ephemeralContainers"] {
+    for field in [
+        "activeDeadlineSeconds",
+        "tolerations",
+        "terminationGracePeriodSeconds",
+        "schedulingGates",
+        "ephemeralContainers",
+    ] {
         object::unset(&mut spec, &[field]);
     }
     for list in ["containers", "initContainers"] {
@@ -154,7 +161,11 @@ pub(super) fn validate_spec(spec: &Value, path: &str) -> Vec<Cause> {
             if name.is_empty() {
                 causes.push(Cause::required(format!("{here}.name"), ""));
             } else if !names::is_label(name) {
-                causes.push(Cause::invalid(format!("{here}.name"), &name.into(), "a lowercase RFC 1123 label is needed"));
+                causes.push(Cause::invalid(
+                    format!("{here}.name"),
+                    &name.into(),
+                    "a lowercase RFC 1123 label is needed",
+                ));
             } else if seen.contains(&name) {
                 causes.push(Cause {
                     field: format!("{here}.name"),

@@ -88,11 +88,8 @@ fn allocate(api: &Api, kind: &Kind, service: &mut Value) -> Result<(), ApiError>
     object::set(service, &["spec", "ipFamilies"], families.clone());
     object::set_default(service, &["spec", "ipFamilyPolicy"], "SingleStack");
     let asked = object::text(service, &["spec", "clusterIP"]).to_owned();
-    let mut addresses: Vec<String> = object::list(service, &["spec", "clusterIPs"])
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
+    let mut addresses: Vec<String> =
+        object::list(service, &["spec", "clusterIPs"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
     if asked == "None" {
         addresses = vec!["None".to_owned()];
     } else {
@@ -101,7 +98,11 @@ fn allocate(api: &Api, kind: &Kind, service: &mut Value) -> Result<(), ApiError>
         }
         for (i, address) in addresses.iter().enumerate() {
             if taken.contains(address.as_str()) {
-                let cause = Cause::invalid(format!("spec.clusterIPs[{i}]"), &address.as_str().into(), "provided IP is already allocated");
+                let cause = Cause::invalid(
+                    format!("spec.clusterIPs[{i}]"),
+                    &address.as_str().into(),
+                    "provided IP is already allocated",
+                );
                 return Err(ApiError::invalid(kind, &name, &[cause]));
             }
         }
@@ -129,7 +130,8 @@ fn allocate(api: &Api, kind: &Kind, service: &mut Value) -> Result<(), ApiError>
         }
         match object::int(port, &["nodePort"]).filter(|p| *p != 0) {
             Some(number) if used.contains(&number) || !NODE_PORTS.contains(&number) => {
-                let why = format!("provided port is already allocated or not in {}-{}", NODE_PORTS.start, NODE_PORTS.end - 1);
+                let why =
+                    format!("provided port is already allocated or not in {}-{}", NODE_PORTS.start, NODE_PORTS.end - 1);
                 let cause = Cause::invalid(format!("spec.ports[{i}].nodePort"), &number.into(), &why);
                 return Err(ApiError::invalid(kind, &name, &[cause]));
             }
@@ -137,9 +139,10 @@ fn allocate(api: &Api, kind: &Kind, service: &mut Value) -> Result<(), ApiError>
                 used.insert(number);
             }
             None => {
-                let free = NODE_PORTS.clone().find(|p| !used.contains(p)).ok_or_else(|| {
-                    ApiError::internal("all node ports are in use; delete services of type NodePort")
-                })?;
+                let free = NODE_PORTS
+                    .clone()
+                    .find(|p| !used.contains(p))
+                    .ok_or_else(|| ApiError::internal("all node ports are in use; delete services of type NodePort"))?;
                 used.insert(free);
                 object::set(port, &["nodePort"], free);
             }
@@ -150,11 +153,8 @@ fn allocate(api: &Api, kind: &Kind, service: &mut Value) -> Result<(), ApiError>
 
 /// The families a service asks for, in order; IPv4 alone unless it says otherwise.
 fn families(service: &Value) -> Vec<String> {
-    let mut families: Vec<String> = object::list(service, &["spec", "ipFamilies"])
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
+    let mut families: Vec<String> =
+        object::list(service, &["spec", "ipFamilies"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
     if families.is_empty() {
         let first = if object::text(service, &["spec", "clusterIP"]).contains(':') { "IPv6" } else { "IPv4" };
         families.push(first.to_owned());

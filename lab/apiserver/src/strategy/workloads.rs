@@ -46,7 +46,11 @@ pub(super) fn validate(old: Option<&Value>, workload: &Value) -> Vec<Cause> {
         causes.push(Cause::required("spec.selector", "empty selector is invalid for a workload"));
     } else if !parsed.matches(&workload["spec"]["template"]) {
         let labels = workload["spec"]["template"]["metadata"]["labels"].clone();
-        causes.push(Cause::invalid("spec.template.metadata.labels", &labels, "`selector` does not match template `labels`"));
+        causes.push(Cause::invalid(
+            "spec.template.metadata.labels",
+            &labels,
+            "`selector` does not match template `labels`",
+        ));
     }
     if let Some(old) = old
         && old["spec"]["selector"] != *selector
@@ -64,7 +68,10 @@ pub(super) fn validate(old: Option<&Value>, workload: &Value) -> Vec<Cause> {
         causes.push(Cause::not_supported("spec.strategy.type", &strategy.into(), &allowed));
     }
     if strategy == "Recreate" && object::at(workload, &["spec", "strategy", "rollingUpdate"]).is_some() {
-        causes.push(Cause::forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'"));
+        causes.push(Cause::forbidden(
+            "spec.strategy.rollingUpdate",
+            "may not be specified when strategy `type` is 'Recreate'",
+        ));
     }
     if strategy == "RollingUpdate" {
         let rolling = &workload["spec"]["strategy"]["rollingUpdate"];

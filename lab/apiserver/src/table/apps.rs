@@ -25,9 +25,8 @@ fn selector(object: &Value) -> Value {
     LabelSelector::from_object(&object["spec"]["selector"]).to_text().into()
 }
 
-pub(super) const DEPLOYMENTS: (Columns, Cells) = (
-    &[NAME, ("Ready", false), ("Up-to-date", false), ("Available", false), AGE, CONTAINERS, IMAGES, SELECTOR],
-    |o| {
+pub(super) const DEPLOYMENTS: (Columns, Cells) =
+    (&[NAME, ("Ready", false), ("Up-to-date", false), ("Available", false), AGE, CONTAINERS, IMAGES, SELECTOR], |o| {
         vec![
             name(o).into(),
             format!("{}/{}", number(o, &["status", "readyReplicas"]), number(o, &["spec", "replicas"])).into(),
@@ -38,12 +37,10 @@ pub(super) const DEPLOYMENTS: (Columns, Cells) = (
             template(o, "image"),
             selector(o),
         ]
-    },
-);
+    });
 
-pub(super) const REPLICA_SETS: (Columns, Cells) = (
-    &[NAME, ("Desired", false), ("Current", false), ("Ready", false), AGE, CONTAINERS, IMAGES, SELECTOR],
-    |o| {
+pub(super) const REPLICA_SETS: (Columns, Cells) =
+    (&[NAME, ("Desired", false), ("Current", false), ("Ready", false), AGE, CONTAINERS, IMAGES, SELECTOR], |o| {
         vec![
             name(o).into(),
             number(o, &["spec", "replicas"]).into(),
@@ -54,8 +51,7 @@ pub(super) const REPLICA_SETS: (Columns, Cells) = (
             template(o, "image"),
             selector(o),
         ]
-    },
-);
+    });
 
 pub(super) const DAEMON_SETS: (Columns, Cells) = (
     &[

@@ -9,12 +9,19 @@ use crate::object::{int, list, map, name, text};
 
 pub(super) const PLAIN: (Columns, Cells) = (&[NAME, AGE], |o| vec![name(o).into(), age(o)]);
 
-pub(super) const NAMESPACES: (Columns, Cells) = (&[NAME, ("Status", false), AGE], |o| {
-    vec![name(o).into(), text(o, &["status", "phase"]).into(), age(o)]
-});
+pub(super) const NAMESPACES: (Columns, Cells) =
+    (&[NAME, ("Status", false), AGE], |o| vec![name(o).into(), text(o, &["status", "phase"]).into(), age(o)]);
 
 pub(super) const SERVICES: (Columns, Cells) = (
-    &[NAME, ("Type", false), ("Cluster-IP", false), ("External-IP", false), ("Port(s)", false), AGE, ("Selector", true)],
+    &[
+        NAME,
+        ("Type", false),
+        ("Cluster-IP", false),
+        ("External-IP", false),
+        ("Port(s)", false),
+        AGE,
+        ("Selector", true),
+    ],
     |o| {
         let cluster_ip = text(o, &["spec", "clusterIP"]);
         vec![
@@ -35,7 +42,11 @@ fn external_ip(service: &Value) -> String {
         "ExternalName" => return text(service, &["spec", "externalName"]).to_owned(),
         "LoadBalancer" => {
             let ingress = list(service, &["status", "loadBalancer", "ingress"]);
-            all.extend(ingress.iter().map(|i| if text(i, &["ip"]).is_empty() { text(i, &["hostname"]) } else { text(i, &["ip"]) }));
+            all.extend(
+                ingress
+                    .iter()
+                    .map(|i| if text(i, &["ip"]).is_empty() { text(i, &["hostname"]) } else { text(i, &["ip"]) }),
+            );
             if all.is_empty() {
                 return "<pending>".to_owned();
             }
@@ -87,9 +98,8 @@ pub(super) const SECRETS: (Columns, Cells) = (&[NAME, ("Type", false), ("Data", 
     vec![name(o).into(), text(o, &["type"]).into(), map(o, &["data"]).map_or(0, serde_json::Map::len).into(), age(o)]
 });
 
-pub(super) const SERVICE_ACCOUNTS: (Columns, Cells) = (&[NAME, ("Secrets", false), AGE], |o| {
-    vec![name(o).into(), list(o, &["secrets"]).len().into(), age(o)]
-});
+pub(super) const SERVICE_ACCOUNTS: (Columns, Cells) =
+    (&[NAME, ("Secrets", false), AGE], |o| vec![name(o).into(), list(o, &["secrets"]).len().into(), age(o)]);
 
 pub(super) const EVENTS: (Columns, Cells) = (
     &[
@@ -140,8 +150,11 @@ pub(super) const EVENTS: (Columns, Cells) = (
 
 /// A map as `a=b,c=d`, or `<none>`.
 pub(super) fn labels_text(object: &Value, path: &[&str]) -> String {
-    let pairs: Vec<String> =
-        map(object, path).into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    let pairs: Vec<String> = map(object, path)
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+        .collect();
     or_none(&pairs.join(","))
 }
 

@@ -8,9 +8,8 @@ use super::{AGE, Cells, Columns, NAME};
 use crate::object::{at, int, list, name, text};
 use crate::selectors::LabelSelector;
 
-pub(super) const LEASES: (Columns, Cells) = (&[NAME, ("Holder", false), AGE], |o| {
-    vec![name(o).into(), text(o, &["spec", "holderIdentity"]).into(), age(o)]
-});
+pub(super) const LEASES: (Columns, Cells) =
+    (&[NAME, ("Holder", false), AGE], |o| vec![name(o).into(), text(o, &["spec", "holderIdentity"]).into(), age(o)]);
 
 pub(super) const ENDPOINT_SLICES: (Columns, Cells) =
     (&[NAME, ("AddressType", false), ("Ports", false), ("Endpoints", false), AGE], |o| {
@@ -41,8 +40,11 @@ pub(super) const NETWORK_POLICIES: (Columns, Cells) = (&[NAME, ("Pod-Selector", 
 
 pub(super) const INGRESSES: (Columns, Cells) =
     (&[NAME, ("Class", false), ("Hosts", false), ("Address", false), ("Ports", false), AGE], |o| {
-        let hosts: Vec<String> =
-            list(o, &["spec", "rules"]).iter().map(|r| text(r, &["host"]).to_owned()).filter(|h| !h.is_empty()).collect();
+        let hosts: Vec<String> = list(o, &["spec", "rules"])
+            .iter()
+            .map(|r| text(r, &["host"]).to_owned())
+            .filter(|h| !h.is_empty())
+            .collect();
         let addresses: Vec<&str> = list(o, &["status", "loadBalancer", "ingress"])
             .iter()
             .map(|i| if text(i, &["ip"]).is_empty() { text(i, &["hostname"]) } else { text(i, &["ip"]) })
@@ -67,9 +69,8 @@ pub(super) const INGRESS_CLASSES: (Columns, Cells) =
         vec![name(o).into(), text(o, &["spec", "controller"]).into(), parameters.into(), age(o)]
     });
 
-pub(super) const CREATED_AT: (Columns, Cells) = (&[NAME, ("Created At", false)], |o| {
-    vec![name(o).into(), text(o, &["metadata", "creationTimestamp"]).into()]
-});
+pub(super) const CREATED_AT: (Columns, Cells) =
+    (&[NAME, ("Created At", false)], |o| vec![name(o).into(), text(o, &["metadata", "creationTimestamp"]).into()]);
 
 pub(super) const BINDINGS: (Columns, Cells) =
     (&[NAME, ("Role", false), AGE, ("Users", true), ("Groups", true), ("ServiceAccounts", true)], |o| {
@@ -94,9 +95,8 @@ pub(super) const BINDINGS: (Columns, Cells) =
         ]
     });
 
-pub(super) const BUDGETS: (Columns, Cells) = (
-    &[NAME, ("Min Available", false), ("Max Unavailable", false), ("Allowed Disruptions", false), AGE],
-    |o| {
+pub(super) const BUDGETS: (Columns, Cells) =
+    (&[NAME, ("Min Available", false), ("Max Unavailable", false), ("Allowed Disruptions", false), AGE], |o| {
         let bound = |field: &str| match at(o, &["spec", field]) {
             Some(Value::String(text)) => text.clone(),
             Some(number) if !number.is_null() => number.to_string(),
@@ -109,5 +109,4 @@ pub(super) const BUDGETS: (Columns, Cells) = (
             int(o, &["status", "disruptionsAllowed"]).unwrap_or_default().into(),
             age(o),
         ]
-    },
-);
+    });

@@ -24,7 +24,8 @@ pub(super) const LAYOUT: (Columns, Cells) = (
 
 fn cells(pod: &Value) -> Vec<Value> {
     let summary = summarise(pod);
-    let ip = list(pod, &["status", "podIPs"]).first().map_or_else(|| text(pod, &["status", "podIP"]), |p| text(p, &["ip"]));
+    let ip =
+        list(pod, &["status", "podIPs"]).first().map_or_else(|| text(pod, &["status", "podIP"]), |p| text(p, &["ip"]));
     let gates = list(pod, &["spec", "readinessGates"]);
     let passed = gates.iter().filter(|g| crate::object::is_true(pod, text(g, &["conditionType"]))).count();
     vec![

@@ -37,6 +37,8 @@ pub async fn cluster_in(data_dir: Option<PathBuf>) -> Result<Cluster> {
     .await?;
     let url = format!("http://{}", server.local_addrs()[0]);
     let mut config = kube::Config::new(url.parse()?);
+    // Refusals are what these tests look at.
+    config.default_retry = false;
     config.default_namespace = "default".to_owned();
     Ok(Cluster { client: Client::try_from(config)?, server, url })
 }
@@ -73,7 +75,13 @@ impl Cluster {
     }
 
     /// Sends a request as it is; the answer is its code and its body.
-    pub async fn raw(&self, method: &str, path: &str, content_type: &str, body: impl Into<Vec<u8>>) -> Result<(u16, Value)> {
+    pub async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: impl Into<Vec<u8>>,
+    ) -> Result<(u16, Value)> {
         self.raw_with(method, path, &[("content-type", content_type)], body).await
     }
 
@@ -112,7 +120,9 @@ async fn kubelet_pass(client: &Client, next: &mut u32) -> Result<()> {
         let is_assigned = pod.spec.as_ref().is_some_and(|s| s.node_name.is_some());
         let is_running = pod.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running"));
         if pod.metadata.deletion_timestamp.is_some() && is_assigned {
-            let _ = pods.delete(&name, &kube::api::DeleteParams { grace_period_seconds: Some(0), ..Default::default() }).await;
+            let _ = pods
+                .delete(&name, &kube::api::DeleteParams { grace_period_seconds: Some(0), ..Default::default() })
+                .await;
         } else if is_assigned && !is_running {
             *next += 1;
             let ip = format!("10.244.{}.{}", *next / 200, *next % 200 + 1);
