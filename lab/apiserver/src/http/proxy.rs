@@ -77,7 +77,9 @@ pub(super) async fn tunnel(
             ));
         }
         other => {
-            return Err(ApiError::bad_request(format!("cannot upgrade to {other:?}; exec and attach need a WebSocket")));
+            return Err(ApiError::bad_request(format!(
+                "cannot upgrade to {other:?}; exec and attach need a WebSocket"
+            )));
         }
     }
     let mut passed = Request::new(Empty::new());
