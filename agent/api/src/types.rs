@@ -235,7 +235,7 @@ pub struct StatusResponse {
     pub cni_file: Status,
     /// Reconcilers, sorted by name.
     pub controllers: Vec<ControllerStatus>,
-    /// How programs are attached: `TCX` or `Legacy TC`.
+    /// How programs are attached: `TCX`, `Legacy TC`, or both with what each is for.
     pub attach_mode: String,
     /// Running backend per trait, such as `ipam: host_scope`.
     pub backends: BTreeMap<String, String>,

@@ -9,13 +9,13 @@ use std::{
 use async_trait::async_trait;
 use kinesin_abi::{Constants, DropReason, LAYOUT, endpoint_flag};
 use kinesin_core::{
-    capability::ThisMachine,
+    capability::{KernelVersion, ThisMachine},
     chassis::{AddressRow, Chassis, ChassisDesired, ChassisError, ChassisReport, Counter, EndpointSpec, NodeSpec},
     registry::{BuildContext, BuildError},
     routing::Path,
     values::{EndpointId, Identity},
 };
-use kinesin_loader::{EventRing, LoaderError, OwnerLock, Pins, TcMode};
+use kinesin_loader::{EventRing, LoaderError, OwnerLock, Pins};
 use kinesin_netlink::{Link, Netlink, NetlinkError, SysctlError};
 use tokio::sync::Mutex;
 
@@ -23,7 +23,8 @@ use crate::{
     config::{Config, Settings},
     constants,
     datapath::{Datapath, NodeDevices, detach_all_filters},
-    entries, host_device, kernel,
+    entries, host_device,
+    modes::Modes,
 };
 
 /// The eBPF chassis of one node.
@@ -82,7 +83,7 @@ impl Chassis for EbpfChassis {
         }
         let uplinks = self.uplinks(&netlink, &desired.node).await?;
         let wanted = self.constants(&desired.node, &uplinks);
-        let mode = self.mode(&mut report);
+        let modes = self.modes(&mut report);
 
         let running = match state.running.take() {
             Some(running) if running.datapath.is_current(wanted, &self.settings.slots).map_err(loader_error)? => {
@@ -91,7 +92,7 @@ impl Chassis for EbpfChassis {
             other => {
                 // Programs with other constants or slots are another generation; tables and links carry over.
                 report.changes += 1;
-                let next = self.start(desired, wanted, mode)?;
+                let next = self.start(desired, wanted, modes)?;
                 drop(other);
                 next
             }
@@ -104,11 +105,7 @@ impl Chassis for EbpfChassis {
             uplinks: uplinks.iter().map(|link| (link.name.clone(), link.index)).collect(),
         };
         reconcile(running, &netlink, &devices, &desired.endpoints, &mut report).await?;
-        report.attach_mode = match running.datapath.mode() {
-            TcMode::Tcx => "TCX",
-            TcMode::Clsact => "Legacy TC",
-        }
-        .to_owned();
+        report.attach_mode = running.datapath.modes().text().to_owned();
         Ok(report)
     }
 
@@ -224,9 +221,9 @@ impl EbpfChassis {
     }
 
     /// Loads a generation for these constants.
-    fn start(&self, desired: &ChassisDesired, wanted: Constants, mode: TcMode) -> Result<Running, ChassisError> {
+    fn start(&self, desired: &ChassisDesired, wanted: Constants, modes: Modes) -> Result<Running, ChassisError> {
         let pins = Pins::open(&self.bpffs, LAYOUT).map_err(loader_error)?;
-        let datapath = Datapath::load(pins, wanted, mode, &self.settings.slots).map_err(loader_error)?;
+        let datapath = Datapath::load(pins, wanted, modes, &self.settings.slots).map_err(loader_error)?;
         Ok(Running { datapath, node: desired.node.clone(), paths: desired.paths.clone(), endpoints: BTreeMap::new() })
     }
 
@@ -248,17 +245,12 @@ impl EbpfChassis {
         constants::of_node(node, uplink, mtu, slot_mask)
     }
 
-    fn mode(&self, report: &mut ChassisReport) -> TcMode {
-        let new_enough = ThisMachine::new().is_ok_and(|machine| machine.kernel() >= kernel::TCX);
-        match (self.enable_tcx, new_enough) {
-            (true, true) => TcMode::Tcx,
-            (true, false) => {
-                let reason = format!("programs are attached by clsact filters: tcx needs kernel {}", kernel::TCX);
-                report.degraded.push(reason);
-                TcMode::Clsact
-            }
-            (false, _) => TcMode::Clsact,
-        }
+    fn modes(&self, report: &mut ChassisReport) -> Modes {
+        // A kernel whose version cannot be read is taken for an old one.
+        let kernel = ThisMachine::new().map_or(KernelVersion::new(0, 0), |machine| machine.kernel());
+        let (modes, degraded) = Modes::choose(self.enable_tcx, self.settings.endpoint_attach, kernel);
+        report.degraded.extend(degraded);
+        modes
     }
 }
 
@@ -310,7 +302,8 @@ async fn reconcile(
     let mut kept: BTreeSet<u32> = attached.into_keys().collect();
     kept.insert(devices.host.1);
     kept.extend(devices.uplinks.iter().map(|(_, index)| *index));
-    let existing = netlink.links().await.map_err(netlink_error)?.into_iter().map(|link| link.index).collect();
+    let links = netlink.links().await.map_err(netlink_error)?;
+    let existing = links.into_iter().map(|link| (link.index, link.name)).collect();
     report.changes += datapath.remove_stale(&kept, &existing).map_err(loader_error)?;
     running.endpoints = alive;
     Ok(())
@@ -350,7 +343,7 @@ impl Running {
             self.datapath.devices.remove(&endpoint.ifindex)?;
         }
         if is_gone {
-            self.datapath.detach_endpoint(&endpoint.device, endpoint.ifindex)?;
+            self.datapath.forget_endpoint(&endpoint.device, endpoint.ifindex)?;
         }
         Ok(())
     }

@@ -8,15 +8,30 @@ use serde::Deserialize;
 
 /// Options as written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub struct Config {
+    /// How programs are attached to the host ends of pods.
+    pub endpoint_attach: EndpointAttach,
     /// Stage name to the path of a pinned program.
     pub slots: BTreeMap<String, PathBuf>,
+}
+
+/// How programs are attached to the host ends of pods.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointAttach {
+    /// By filters on a clsact qdisc, whatever the kernel.
+    #[default]
+    Filter,
+    /// By tcx links where the kernel has them and `enable-tcx` is on.
+    Link,
 }
 
 /// Options, checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// How programs are attached to the host ends of pods.
+    pub endpoint_attach: EndpointAttach,
     /// Programs for stages.
     pub slots: BTreeMap<Stage, PathBuf>,
 }
@@ -43,7 +58,7 @@ impl Config {
             }
             slots.insert(stage, path);
         }
-        Ok(Settings { slots })
+        Ok(Settings { endpoint_attach: self.endpoint_attach, slots })
     }
 }
 
@@ -51,9 +66,13 @@ impl Config {
 mod tests {
     use super::*;
 
+    fn with_slot(stage: &str, path: &str) -> Config {
+        Config { slots: BTreeMap::from([(stage.to_owned(), PathBuf::from(path))]), ..Config::default() }
+    }
+
     #[test]
     fn unknown_stage_is_answered_with_the_stages() {
-        let config = Config { slots: BTreeMap::from([("egress".to_owned(), PathBuf::from("/p"))]) };
+        let config = with_slot("egress", "/p");
         let error = config.validate().expect_err("no such stage").to_string();
         assert!(error.starts_with("backendConfig.ebpf.slots.egress: "), "{error}");
         assert!(error.contains("egress_policy"), "{error}");
@@ -61,7 +80,20 @@ mod tests {
 
     #[test]
     fn relative_path_is_refused() {
-        let config = Config { slots: BTreeMap::from([("lb".to_owned(), PathBuf::from("p"))]) };
-        assert!(config.validate().is_err());
+        assert!(with_slot("lb", "p").validate().is_err());
+    }
+
+    #[test]
+    fn default_file_equals_the_default() {
+        let written: Config = toml::from_str(include_str!("../default.toml")).expect("valid");
+        assert_eq!(written, Config::default());
+    }
+
+    #[test]
+    fn endpoints_are_attached_by_filter_or_link() {
+        let parse = |text: &str| toml::from_str::<Config>(text).map(|found| found.endpoint_attach);
+        assert_eq!(parse("endpointAttach = \"link\"").expect("valid"), EndpointAttach::Link);
+        let error = parse("endpointAttach = \"tcx\"").expect_err("no such way").to_string();
+        assert!(error.contains("`filter` or `link`"), "{error}");
     }
 }

@@ -11,14 +11,16 @@ use kinesin_abi::{
     PacketState, Stage, map,
 };
 use kinesin_loader::{
-    Attachment, Direction, EventRing, LoadSpec, Loaded, LoaderError, PerCpuTable, Pins, PrefixTable, SharedMap, Table,
-    TcMode, link, pins,
+    Attached, Attachment, Direction, EventRing, LoadSpec, Loaded, LoaderError, PerCpuTable, Pins, PrefixTable,
+    SharedMap, Table, TcMode, link, pins,
 };
 
-use crate::{OBJECT, constants, kernel};
+use crate::{OBJECT, constants, kernel, modes::Modes};
 
 /// Programs that attach to devices.
-const ENTRIES: [&str; 4] = ["from_container", "to_container", "from_netdev", "from_host"];
+const ENTRIES: [&str; 4] = ["from_container", "to_container", FROM_NETDEV, "from_host"];
+/// The program on uplinks.
+const FROM_NETDEV: &str = "from_netdev";
 /// Programs on the host end of an endpoint, in the order in which they are attached: what comes out of a pod last.
 const ENDPOINT: [(&str, Direction); 2] = [("to_container", Direction::Egress), ("from_container", Direction::Ingress)];
 /// Programs that slot programs tail-call, by continuation.
@@ -63,7 +65,7 @@ pub(crate) struct NodeDevices {
 pub(crate) struct Datapath {
     pins: Pins,
     loaded: Loaded,
-    mode: TcMode,
+    modes: Modes,
     /// What it was loaded with.
     pub(crate) constants: Constants,
     /// Endpoints by host end.
@@ -86,7 +88,7 @@ impl Datapath {
     pub(crate) fn load(
         pins: Pins,
         constants: Constants,
-        mode: TcMode,
+        modes: Modes,
         slots: &BTreeMap<Stage, PathBuf>,
     ) -> Result<Self, LoaderError> {
         if OBJECT.is_empty() {
@@ -125,7 +127,7 @@ impl Datapath {
             metrics: PerCpuTable::new(map::METRICS, loaded.take_map(map::METRICS)?)?,
             pins,
             loaded,
-            mode,
+            modes,
             constants,
             slots: filled,
             attached: BTreeSet::new(),
@@ -156,47 +158,47 @@ impl Datapath {
     }
 
     /// How programs are attached.
-    pub(crate) fn mode(&self) -> TcMode {
-        self.mode
+    pub(crate) fn modes(&self) -> Modes {
+        self.modes
     }
 
     /// Attaches both directions of a host end; the answer is the number of changes. A packet passes only once the tables
     /// know the device.
     pub(crate) fn attach_endpoint(&mut self, device: &str, ifindex: u32) -> Result<usize, LoaderError> {
-        ENDPOINT.into_iter().map(|(program, direction)| self.attach(program, device, ifindex, direction)).sum()
+        let mode = self.modes.endpoint();
+        ENDPOINT.into_iter().map(|(program, direction)| self.attach(program, device, ifindex, direction, mode)).sum()
     }
 
     /// Attaches the node's own programs; the answer is the number of changes.
     pub(crate) fn attach_node(&mut self, devices: &NodeDevices) -> Result<usize, LoaderError> {
-        let mut changes = self.attach("from_host", &devices.host.0, devices.host.1, Direction::Egress)?;
+        let mode = self.modes.node();
+        let mut changes = self.attach("from_host", &devices.host.0, devices.host.1, Direction::Egress, mode)?;
         for (name, ifindex) in &devices.uplinks {
-            changes += self.attach("from_netdev", name, *ifindex, Direction::Ingress)?;
+            changes += self.attach(FROM_NETDEV, name, *ifindex, Direction::Ingress, mode)?;
         }
         Ok(changes)
     }
 
-    /// Takes both programs off a host end.
-    pub(crate) fn detach_endpoint(&mut self, device: &str, ifindex: u32) -> Result<(), LoaderError> {
-        for (program, direction) in ENDPOINT {
+    /// Forgets a host end that is gone. Its filters went with it, and by now another device may have its name.
+    pub(crate) fn forget_endpoint(&mut self, device: &str, ifindex: u32) -> Result<(), LoaderError> {
+        for (_, direction) in ENDPOINT {
             let place = Attachment { device: device.to_owned(), ifindex, direction };
             link::detach_link(&place, &self.pins.links())?;
-            if self.mode == TcMode::Clsact {
-                link::detach_filters(&place, program)?;
-            }
             self.attached.remove(&place);
         }
         Ok(())
     }
 
-    /// Removes links that are not needed any more or that filters have replaced, then generations that no link uses any
-    /// more. `kept` are the devices in use, `existing` all there are.
+    /// Removes what is attached to devices that are not the node's any more, then generations whose programs see no packet
+    /// any more. `kept` are the devices in use, `existing` all there are, by index.
     ///
     /// A host end that is no endpoint's any more keeps its programs for as long as it exists: without an entry in the
-    /// tables they let nothing pass, and without programs the node's stack would forward for it.
+    /// tables they let nothing pass, and without programs the node's stack would forward for it. They may be of an older
+    /// generation, whose arrays go here: a program that lets nothing pass comes to no slot.
     pub(crate) fn remove_stale(
         &mut self,
         kept: &BTreeSet<u32>,
-        existing: &BTreeSet<u32>,
+        existing: &BTreeMap<u32, String>,
     ) -> Result<usize, LoaderError> {
         let mut removed = 0;
         let names = self.pins.link_names()?;
@@ -206,14 +208,17 @@ impl Datapath {
         }
         // Of all devices only host ends have programs in both directions.
         let is_host_end =
-            |ifindex: u32| existing.contains(&ifindex) && directions.get(&ifindex) == Some(&ENDPOINT.len());
+            |ifindex: u32| existing.contains_key(&ifindex) && directions.get(&ifindex) == Some(&ENDPOINT.len());
         for name in names {
             let in_use = Attachment::ifindex_of_pin(&name)
                 .is_some_and(|ifindex| kept.contains(&ifindex) || is_host_end(ifindex));
-            if !in_use || self.mode == TcMode::Clsact {
+            if !in_use {
                 pins::remove_pin(&self.pins.links().join(name))?;
                 removed += 1;
             }
+        }
+        if self.takes_over {
+            removed += remove_from_former_uplinks(kept, existing)?;
         }
         self.attached.retain(|place| kept.contains(&place.ifindex));
         self.takes_over = false;
@@ -243,26 +248,44 @@ impl Datapath {
         device: &str,
         ifindex: u32,
         direction: Direction,
+        mode: TcMode,
     ) -> Result<usize, LoaderError> {
         let place = Attachment { device: device.to_owned(), ifindex, direction };
         let links = self.pins.links();
-        let changed = link::attach(self.loaded.program(program)?, &place, self.mode, &links)?;
+        let attached = link::attach(self.loaded.program(program)?, &place, mode, &links)?;
         let first = self.attached.insert(place.clone());
-        if self.takes_over && self.mode == TcMode::Tcx {
-            // An earlier agent may have been told to use filters; the link is there already, so nothing is missed.
-            link::detach_filters(&place, program)?;
+        if first {
+            // An earlier agent may have used the other way, and goes only now, so that no packet finds neither. For an
+            // instant a packet that the link's program passes on meets the filter's too: it decides the same, since
+            // what is passed on has neither been aged nor addressed, and counts it twice.
+            match mode {
+                TcMode::Tcx => drop(link::detach_filters(&place, program)?),
+                TcMode::Clsact => link::detach_link(&place, &links)?,
+            }
         }
-        // A filter does not tell whether it was ours; that this generation had attached it does.
-        Ok(usize::from(match self.mode {
-            TcMode::Tcx => changed,
-            TcMode::Clsact => first,
-        }))
+        let is_change = match attached {
+            Attached::Anew => true,
+            Attached::Already => false,
+            // A filter does not tell whether it was ours; that this generation had attached it does.
+            Attached::Replaced => first || mode == TcMode::Tcx,
+        };
+        Ok(usize::from(is_change))
     }
+}
+
+/// Takes our filters off devices that were uplinks of an earlier generation; the answer is how many there were.
+fn remove_from_former_uplinks(kept: &BTreeSet<u32>, existing: &BTreeMap<u32, String>) -> Result<usize, LoaderError> {
+    let mut removed = 0;
+    for (ifindex, device) in existing.iter().filter(|(ifindex, _)| !kept.contains(ifindex)) {
+        let place = Attachment { device: device.clone(), ifindex: *ifindex, direction: Direction::Ingress };
+        removed += usize::from(link::detach_filters(&place, FROM_NETDEV)?);
+    }
+    Ok(removed)
 }
 
 /// Takes the filters of every program of ours off a device, whoever attached them.
 pub(crate) fn detach_all_filters(device: &str, ifindex: u32) -> Result<(), LoaderError> {
-    let node = [("from_netdev", Direction::Ingress), ("from_host", Direction::Egress)];
+    let node = [(FROM_NETDEV, Direction::Ingress), ("from_host", Direction::Egress)];
     for (program, direction) in ENDPOINT.into_iter().chain(node) {
         link::detach_filters(&Attachment { device: device.to_owned(), ifindex, direction }, program)?;
     }

@@ -6,11 +6,12 @@ mod datapath;
 mod entries;
 mod host_device;
 mod kernel;
+mod modes;
 
 mod backend;
 
 pub use backend::EbpfChassis;
-pub use config::Config;
+pub use config::{Config, EndpointAttach};
 
 /// The kernel programs, one object file; empty in a build without their toolchain.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kinesin-tc.o"));

@@ -17,7 +17,7 @@ pub mod table;
 
 pub use error::LoaderError;
 pub use events::EventRing;
-pub use link::{Attachment, Direction, TcMode};
+pub use link::{Attached, Attachment, Direction, TcMode};
 pub use lock::OwnerLock;
 pub use object::{LoadSpec, Loaded, SharedMap};
 pub use pins::Pins;

@@ -30,6 +30,17 @@ pub enum TcMode {
     Clsact,
 }
 
+/// What attaching a program changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attached {
+    /// Nothing of ours was there.
+    Anew,
+    /// Something of ours was there. A filter does not say which program it runs, so it may have been the same.
+    Replaced,
+    /// The same program was there.
+    Already,
+}
+
 /// Which packets of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
@@ -90,9 +101,6 @@ impl Attachment {
 
 /// Attaches `program`, or puts it in the place of what an earlier generation attached there. Links are pinned in `links`.
 ///
-/// The answer tells whether that changed anything. A filter of a clsact qdisc does not say which program it runs, so one
-/// that is there counts as changed; a caller that knows better says so itself.
-///
 /// # Errors
 /// `Program` when the device is gone or the kernel refuses; `Pin` when the link cannot be pinned.
 pub fn attach(
@@ -100,7 +108,7 @@ pub fn attach(
     place: &Attachment,
     mode: TcMode,
     links: &Path,
-) -> Result<bool, LoaderError> {
+) -> Result<Attached, LoaderError> {
     match mode {
         TcMode::Tcx => attach_tcx(program, place, links),
         TcMode::Clsact => attach_clsact(program, place),
@@ -132,11 +140,11 @@ pub fn detach_filters(place: &Attachment, program: &str) -> Result<bool, LoaderE
     }
 }
 
-fn attach_tcx(program: &mut SchedClassifier, place: &Attachment, links: &Path) -> Result<bool, LoaderError> {
+fn attach_tcx(program: &mut SchedClassifier, place: &Attachment, links: &Path) -> Result<Attached, LoaderError> {
     let pin = links.join(place.pin_name());
     if pin.exists() {
         match replace_pinned(program, &pin) {
-            Ok(changed) => return Ok(changed),
+            Ok(attached) => return Ok(attached),
             Err(error) => {
                 // The device went away and took the link with it; the pin holds an empty shell.
                 tracing::debug!(pin = %pin.display(), %error, "pinned link is dead, attaching anew");
@@ -154,7 +162,7 @@ fn attach_tcx(program: &mut SchedClassifier, place: &Attachment, links: &Path) -
     let link: FdLink = link.try_into().map_err(|error: LinkError| unpinned(&error))?;
     // The pin keeps the link alive; the descriptor is closed with the value.
     link.pin(&pin).map_err(|error| unpinned(&error))?;
-    Ok(true)
+    Ok(Attached::Anew)
 }
 
 /// A link that has lost its pin is freed a moment later (`bpf_link_put`, 6.18); until then its program is attached
@@ -175,33 +183,35 @@ fn attach_new(program: &mut SchedClassifier, place: &Attachment) -> Result<Sched
     }
 }
 
-fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<bool, Box<dyn std::error::Error>> {
+fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<Attached, Box<dyn std::error::Error>> {
     let link = FdLink::from(PinnedLink::from_pin(pin)?);
     let same = link.info()?.program_id() == program.info()?.id();
     // Also when it is the same: only the update tells a link whose device is gone.
     let id = program.attach_to_link(link.try_into()?)?;
     // Closes the descriptor; the pin keeps the link.
     drop(program.take_link(id)?);
-    Ok(!same)
+    Ok(if same { Attached::Already } else { Attached::Replaced })
 }
 
-fn attach_clsact(program: &mut SchedClassifier, place: &Attachment) -> Result<bool, LoaderError> {
+fn attach_clsact(program: &mut SchedClassifier, place: &Attachment) -> Result<Attached, LoaderError> {
     let direction = place.direction.attach_type();
     if let Err(error) = tc::qdisc_add_clsact(&place.device) {
         tracing::debug!(device = place.device, %error, "clsact is there already or cannot be added; the filter will tell");
     }
     let options = NlOptions { priority: PRIORITY, handle: TcHandle::new(0, 1), ..NlOptions::default() };
-    let attached = match program.attach_with_options(&place.device, direction, TcAttachOptions::Netlink(options)) {
+    let (id, attached) = match program.attach_with_options(&place.device, direction, TcAttachOptions::Netlink(options))
+    {
         Err(error) if is_existing(&error) => {
             let old = SchedClassifierLink::attached(&place.device, direction, PRIORITY, TcHandle::new(0, 1), None);
-            old.map_err(|error| ProgramError::from(TcError::IoError(error))).and_then(|old| program.attach_to_link(old))
+            let old = old.map_err(|error| ProgramError::from(TcError::IoError(error)));
+            (old.and_then(|old| program.attach_to_link(old)), Attached::Replaced)
         }
-        other => other,
+        other => (other, Attached::Anew),
     };
-    let link = attached.and_then(|id| program.take_link(id)).map_err(|source| place.failed(source))?;
+    let link = id.and_then(|id| program.take_link(id)).map_err(|source| place.failed(source))?;
     // Dropping the link would detach the filter, which shall stay while the agent is away.
     mem::forget(link);
-    Ok(true)
+    Ok(attached)
 }
 
 /// The kernel's error number, if it gave one.

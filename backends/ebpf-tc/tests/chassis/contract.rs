@@ -7,18 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::programs::{SchedClassifier, tc::TcAttachType};
 use kinesin_abi::DropReason;
 use kinesin_core::{chassis::ChassisError, values::Family};
-use kinesin_loader::{Attachment, Direction, link};
+use kinesin_loader::{Attachment, Direction};
 use kinesin_netlink::{Netlink, Sysctl};
 
 use crate::{
-    node::Node,
+    attachments::{link_pins, programs_on_links, take_filter},
+    node::{Node, Ways},
     pod::{Pod, exchanges_tcp, exchanges_udp, hears_nothing, pings, udp},
 };
 
-fn talk_in_every_way(a: &Pod, b: &Pod) {
+/// By datagrams, connections and echoes of both families.
+pub(crate) fn talk_in_every_way(a: &Pod, b: &Pod) {
     for family in Family::ALL {
         assert!(exchanges_udp(&a.udp(family, 0), &b.udp(family, 0)), "UDP over {family}");
         assert!(exchanges_tcp(&a.netns, &b.netns, b.ip(family)), "TCP over {family}");
@@ -26,7 +27,8 @@ fn talk_in_every_way(a: &Pod, b: &Pod) {
     }
 }
 
-fn host_and_pod_reach_each_other(node: &Node, pod: &Pod) {
+/// In both directions, by every address of the node.
+pub(crate) fn host_and_pod_reach_each_other(node: &Node, pod: &Pod) {
     for address in node.spec.router.iter().chain(&node.spec.addresses) {
         assert!(pings(&pod.netns, *address), "pod to {address}");
     }
@@ -40,20 +42,20 @@ fn host_and_pod_reach_each_other(node: &Node, pod: &Pod) {
 
 #[test]
 fn chassis_1_attached_pods_and_their_node_reach_each_other() {
-    for enable_tcx in [true, false] {
-        let mut node = Node::alone(enable_tcx);
+    for ways in Ways::ALL {
+        let mut node = Node::alone(ways);
         let (a, b) = (node.pod(10), node.pod(11));
         talk_in_every_way(&a, &b);
         host_and_pod_reach_each_other(&node, &a);
         let report = node.apply().expect("apply");
-        assert_eq!(report.attach_mode, if enable_tcx { "TCX" } else { "Legacy TC" });
+        assert_eq!(report.attach_mode, ways.text());
         assert_eq!(report.degraded, Vec::<String>::new());
     }
 }
 
 #[test]
 fn chassis_1_nothing_reaches_a_pod_that_is_not_attached() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let a = node.pod(10);
     let b = Pod::new(&node, 11);
     let sniffer = b.packet();
@@ -71,7 +73,7 @@ fn chassis_1_nothing_reaches_a_pod_that_is_not_attached() {
 
 #[test]
 fn chassis_3_same_state_changes_nothing_and_what_was_altered_is_put_back() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let (a, b) = (node.pod(10), node.pod(11));
     assert_eq!(node.apply().expect("apply").changes, 0, "attach had left nothing to do");
 
@@ -112,7 +114,7 @@ fn chassis_3_same_state_changes_nothing_and_what_was_altered_is_put_back() {
 
 #[test]
 fn chassis_3_endpoint_that_left_the_state_is_cut_off() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let (a, b) = (node.pod(10), node.pod(11));
     node.endpoints.remove(&b.endpoint.id);
     assert!(node.apply().expect("apply").changes > 0);
@@ -144,7 +146,7 @@ fn pings_at_once(pod: &Pod, to: IpAddr) -> bool {
 
 #[test]
 fn chassis_4_attach_and_detach_can_be_repeated() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let (a, b) = (node.pod(10), node.pod(11));
     node.attach(&b.endpoint).expect("attach again");
     assert_eq!(node.apply().expect("apply").changes, 0);
@@ -160,7 +162,7 @@ fn chassis_4_attach_and_detach_can_be_repeated() {
 
 #[test]
 fn chassis_4_detach_leaves_the_new_holder_of_an_address_alone() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let (a, old) = (node.pod(10), node.pod(11));
     let mut new = Pod::new(&node, 12);
     // The address moves to the new pod while the old one's removal is still on its way.
@@ -178,7 +180,7 @@ fn chassis_4_detach_leaves_the_new_holder_of_an_address_alone() {
 
 #[test]
 fn chassis_5_a_missing_device_is_reported_and_keeps_nobody_else() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let gone = Pod::new(&node, 12);
     node.endpoints.insert(gone.endpoint.id, gone.endpoint.clone());
     let device = gone.endpoint.device.clone();
@@ -194,11 +196,11 @@ fn chassis_5_a_missing_device_is_reported_and_keeps_nobody_else() {
 
 #[test]
 fn chassis_8_retire_leaves_nothing() {
-    for enable_tcx in [true, false] {
-        let mut node = Node::alone(enable_tcx);
+    for ways in Ways::ALL {
+        let mut node = Node::alone(ways);
         let pods = [node.pod(10), node.pod(11)];
         let before = programs_on_links(&node);
-        assert_eq!(before.len(), if enable_tcx { 6 } else { 0 });
+        assert_eq!(before.len(), ways.links());
         // An agent that has just started knows of nothing that an earlier one made.
         node.restart();
         node.retire().expect("retire");
@@ -206,7 +208,7 @@ fn chassis_8_retire_leaves_nothing() {
         assert!(has_no_pins(&node));
         for pod in &pods {
             for (program, direction) in [("from_container", Direction::Ingress), ("to_container", Direction::Egress)] {
-                assert!(!has_filter(&node, &pod.endpoint.device, pod.endpoint.ifindex, direction, program));
+                assert!(!take_filter(&node, &pod.endpoint.device, direction, program));
             }
         }
         assert_eq!(programs_on_links(&node), Vec::<u32>::new());
@@ -230,59 +232,9 @@ fn is_loaded(id: u32) -> bool {
     aya::programs::loaded_programs().any(|info| info.is_ok_and(|info| info.id() == id))
 }
 
-fn link_pins(node: &Node) -> Vec<String> {
-    let path = node.pins().join("links");
-    node.run(move |_| {
-        let entries = fs::read_dir(path).expect("links");
-        entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned()).collect()
-    })
-}
-
-/// Numbers of the programs that tcx runs on the node's devices.
-fn programs_on_links(node: &Node) -> Vec<u32> {
-    node.run(|runtime| {
-        let links = runtime.block_on(async { Netlink::new().expect("socket").links().await.expect("list") });
-        let mut all = Vec::new();
-        for link in links {
-            for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
-                let (_, found) = SchedClassifier::query_tcx(&link.name, direction).expect("query");
-                all.extend(found.iter().map(aya::programs::ProgramInfo::id));
-            }
-        }
-        all
-    })
-}
-
-/// Whether a clsact filter of this program is there; it is gone afterwards.
-fn has_filter(node: &Node, device: &str, ifindex: u32, direction: Direction, program: &'static str) -> bool {
-    let place = Attachment { device: device.to_owned(), ifindex, direction };
-    node.run(move |_| link::detach_filters(&place, program).expect("list filters"))
-}
-
-#[test]
-fn change_of_the_attach_mode_leaves_no_second_attachment() {
-    let mut node = Node::alone(true);
-    let (a, b) = (node.pod(10), node.pod(11));
-    assert_eq!(programs_on_links(&node).len(), 6);
-    node.enable_tcx = false;
-    node.restart();
-    node.apply().expect("apply");
-    assert_eq!(node.apply().expect("apply").changes, 0);
-    assert_eq!(programs_on_links(&node), Vec::<u32>::new());
-    assert_eq!(link_pins(&node), Vec::<String>::new());
-    talk_in_every_way(&a, &b);
-    node.enable_tcx = true;
-    node.restart();
-    node.apply().expect("apply");
-    assert_eq!(programs_on_links(&node).len(), 6);
-    assert!(!has_filter(&node, "lxc10", a.endpoint.ifindex, Direction::Ingress, "from_container"));
-    assert!(!has_filter(&node, "eth0", 0, Direction::Ingress, "from_netdev"));
-    talk_in_every_way(&a, &b);
-}
-
 #[test]
 fn second_agent_on_a_node_is_refused_with_the_first_ones_process() {
-    let node = Node::alone(true);
+    let node = Node::alone(Ways::Default);
     let (rival, desired) = (node.rival(), node.desired());
     let error = node.block(move || async move { rival.apply(&desired).await }).expect_err("the node is taken");
     assert!(matches!(error, ChassisError::Busy { pid } if pid == std::process::id()), "{error}");
@@ -290,33 +242,11 @@ fn second_agent_on_a_node_is_refused_with_the_first_ones_process() {
 
 #[test]
 fn pins_of_another_layout_are_refused_and_kept() {
-    let node = Node::unapplied(true);
+    let node = Node::unapplied(Ways::Default);
     let other = node.bpffs().join("kinesin/v999/maps");
     let made = other.clone();
     node.run(move |_| fs::create_dir_all(made).expect("directory"));
     let error = node.apply().expect_err("another layout").to_string();
     assert!(error.contains("v999") && error.contains(&format!("v{}", kinesin_abi::LAYOUT)), "{error}");
     assert!(node.run(move |_| other.is_dir()));
-}
-
-#[test]
-fn attach_loads_nothing_and_takes_milliseconds() {
-    for enable_tcx in [true, false] {
-        let node = Node::alone(enable_tcx);
-        let pods: Vec<_> = (10..60).map(|number| Pod::new(&node, number)).collect();
-        let mut times: Vec<_> = pods
-            .iter()
-            .map(|pod| {
-                let start = Instant::now();
-                node.attach(&pod.endpoint).expect("attach");
-                start.elapsed()
-            })
-            .collect();
-        times.sort_unstable();
-        let median = times[times.len() / 2];
-        eprintln!("attach, tcx {enable_tcx}: median {median:?}, longest {:?}", times[times.len() - 1]);
-        // tcx waits for two RCU grace periods under the RTNL (`tcx_entry_sync`, 6.18), several milliseconds each; this
-        // allows for a machine that does much else.
-        assert!(median < Duration::from_millis(150), "{times:?}");
-    }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use kinesin_core::values::Family;
 
 use crate::{
-    node::Node,
+    node::{Node, Ways},
     pod::{Pod, expect_icmp},
 };
 
@@ -37,7 +37,7 @@ fn expect_error(node: &Node, pod: &Pod, to: SocketAddr, ttl: Option<u8>, kind: [
 
 #[test]
 fn used_up_ttl_is_answered_on_the_way_to_another_pod() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let (a, b) = (node.pod(10), node.pod(11));
     for (family, kind) in [(Family::V4, [11, 0]), (Family::V6, [3, 0])] {
         expect_error(&node, &a, (b.ip(family), 33434).into(), Some(1), kind);
@@ -46,7 +46,7 @@ fn used_up_ttl_is_answered_on_the_way_to_another_pod() {
 
 #[test]
 fn address_without_a_pod_is_answered_as_unreachable() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let a = node.pod(10);
     expect_error(&node, &a, "10.244.1.200:9".parse().expect("address"), None, [3, 1]);
     expect_error(&node, &a, "[fd00:10:244:1::c8]:9".parse().expect("address"), None, [1, 3]);
@@ -54,7 +54,7 @@ fn address_without_a_pod_is_answered_as_unreachable() {
 
 #[test]
 fn pods_resolve_nobody_but_the_router_and_hear_no_neighbours() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let (a, b) = (node.pod(10), node.pod(11));
     let sniffer = b.packet();
     for family in Family::ALL {

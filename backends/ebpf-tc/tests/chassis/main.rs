@@ -2,6 +2,7 @@
 //!
 //! Tests are named after the behaviour of `Chassis` that they prove.
 
+mod attachments;
 mod contract;
 mod errors;
 mod node;

@@ -34,6 +34,41 @@ pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
+/// How the chassis attaches its programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ways {
+    /// The node's devices by links, endpoints by filters.
+    Default,
+    Links,
+    Filters,
+}
+
+impl Ways {
+    pub(crate) const ALL: [Self; 3] = [Self::Default, Self::Links, Self::Filters];
+
+    fn endpoint_attach(self) -> &'static str {
+        if self == Self::Links { "link" } else { "filter" }
+    }
+
+    /// What the chassis says of it.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Default => "TCX, endpoints by Legacy TC",
+            Self::Links => "TCX",
+            Self::Filters => "Legacy TC",
+        }
+    }
+
+    /// Number of links on a node with one uplink and two pods.
+    pub(crate) fn links(self) -> usize {
+        match self {
+            Self::Default => 2,
+            Self::Links => 6,
+            Self::Filters => 0,
+        }
+    }
+}
+
 /// A node with its chassis.
 pub(crate) struct Node {
     jobs: mpsc::Sender<Job>,
@@ -45,14 +80,14 @@ pub(crate) struct Node {
     pub(crate) spec: NodeSpec,
     pub(crate) paths: Vec<Path>,
     pub(crate) endpoints: BTreeMap<EndpointId, EndpointSpec>,
-    pub(crate) enable_tcx: bool,
+    pub(crate) ways: Ways,
     pub(crate) slots: BTreeMap<String, PathBuf>,
     pub(crate) chassis: Arc<dyn Chassis>,
 }
 
 impl Node {
     /// Node `number`, whose uplink `eth0` is still to be connected.
-    pub(crate) fn new(number: u8, enable_tcx: bool) -> Self {
+    pub(crate) fn new(number: u8, ways: Ways) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         for name in ["bpf", "state"] {
             std::fs::create_dir(directory.path().join(name)).expect("directory");
@@ -86,22 +121,22 @@ impl Node {
             route_mtu_bytes: 1500,
             tunnel_ports: vec![8472, 6081],
         };
-        let chassis = build(&directory, enable_tcx, &BTreeMap::new());
+        let chassis = build(&directory, ways, &BTreeMap::new());
         let (paths, endpoints, slots) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { jobs, netns, directory, outside: None, number, spec, paths, endpoints, enable_tcx, slots, chassis }
+        Self { jobs, netns, directory, outside: None, number, spec, paths, endpoints, ways, slots, chassis }
     }
 
     /// A node whose uplink leads to an empty namespace, with its chassis applied.
-    pub(crate) fn alone(enable_tcx: bool) -> Self {
-        let node = Self::unapplied(enable_tcx);
+    pub(crate) fn alone(ways: Ways) -> Self {
+        let node = Self::unapplied(ways);
         node.apply().expect("apply");
         node
     }
 
     /// The same before the first apply.
-    pub(crate) fn unapplied(enable_tcx: bool) -> Self {
+    pub(crate) fn unapplied(ways: Ways) -> Self {
         let outside = NetNs::anonymous().expect("namespace");
-        let mut node = Self::new(1, enable_tcx);
+        let mut node = Self::new(1, ways);
         node.connect(&outside, 1500);
         node.outside = Some(outside);
         node
@@ -183,12 +218,12 @@ impl Node {
     /// The agent ends and starts again, perhaps with other options; the state is applied by the caller.
     pub(crate) fn restart(&mut self) {
         // Nothing of the old one is touched before the new one's first `apply`, so it holds the lock until it is dropped here.
-        self.chassis = build(&self.directory, self.enable_tcx, &self.slots);
+        self.chassis = build(&self.directory, self.ways, &self.slots);
     }
 
     /// A second agent on this node.
     pub(crate) fn rival(&self) -> Arc<dyn Chassis> {
-        build(&self.directory, self.enable_tcx, &self.slots)
+        build(&self.directory, self.ways, &self.slots)
     }
 
     /// Packets counted under a reason, both directions together.
@@ -209,17 +244,17 @@ impl Node {
 }
 
 /// The chassis as the agent gets it: from the registry, by name.
-fn build(directory: &TempDir, enable_tcx: bool, slots: &BTreeMap<String, PathBuf>) -> Arc<dyn Chassis> {
+fn build(directory: &TempDir, ways: Ways, slots: &BTreeMap<String, PathBuf>) -> Arc<dyn Chassis> {
     // The registration exists because the crate is linked.
     assert!(!kinesin_ebpf_tc::OBJECT.is_empty(), "the tests need the kernel programs: ./x build");
-    let section = serde_json::json!({ "slots": slots });
+    let section = serde_json::json!({ "slots": slots, "endpointAttach": ways.endpoint_attach() });
     let serde_json::Value::Object(section) = section else { unreachable!("an object was written") };
     let context = BuildContext {
         node_name: "node".to_owned(),
         families: Families::DUAL,
         state_dir: directory.path().join("state"),
         bpffs: directory.path().join("bpf"),
-        enable_tcx,
+        enable_tcx: ways != Ways::Filters,
         auto_direct_node_routes: true,
         direct_routing_skip_unreachable: false,
         section: Section::new("ebpf", section),

@@ -9,13 +9,13 @@ use kinesin_core::{
 use kinesin_netlink::{Netlink, Route};
 
 use crate::{
-    node::Node,
+    node::{Node, Ways},
     pod::{exchanges_tcp, exchanges_udp, expect_icmp, pings},
 };
 
 /// Two nodes on one link of this MTU that carry each other's pods natively.
 fn pair(mtu: u32, is_direct: bool) -> (Node, Node) {
-    let (mut a, mut b) = (Node::new(1, true), Node::new(2, true));
+    let (mut a, mut b) = (Node::new(1, Ways::Default), Node::new(2, Ways::Default));
     a.connect(&b.netns, mtu);
     b.connect(&a.netns, mtu);
     let paths = |to: &Node| -> Vec<Path> {

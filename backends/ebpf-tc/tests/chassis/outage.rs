@@ -12,7 +12,10 @@ use std::{
 
 use kinesin_core::values::Family;
 
-use crate::{node::Node, pod::Pod};
+use crate::{
+    node::{Node, Ways},
+    pod::Pod,
+};
 
 /// A stream of numbered datagrams, about two thousand a second.
 pub(crate) struct Stream {
@@ -61,8 +64,8 @@ fn receive(socket: &UdpSocket) -> u64 {
 
 #[test]
 fn chassis_6_restarts_of_the_agent_lose_nothing() {
-    for enable_tcx in [true, false] {
-        let mut node = Node::alone(enable_tcx);
+    for ways in Ways::ALL {
+        let mut node = Node::alone(ways);
         let (a, b) = (node.pod(10), node.pod(11));
         let streams = Family::ALL.map(|family| Stream::start(&a, &b, family));
         for _ in 0..8 {
@@ -73,16 +76,16 @@ fn chassis_6_restarts_of_the_agent_lose_nothing() {
         }
         for stream in streams {
             let (sent, arrived) = stream.end();
-            eprintln!("tcx {enable_tcx}: {arrived} of {sent} arrived");
+            eprintln!("{ways:?}: {arrived} of {sent} arrived");
             assert!(sent > 500, "{sent}");
-            assert_eq!(arrived, sent, "tcx {enable_tcx}");
+            assert_eq!(arrived, sent, "{ways:?}");
         }
     }
 }
 
 #[test]
 fn chassis_6_a_change_of_the_node_loses_nothing() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let (a, b) = (node.pod(10), node.pod(11));
     let stream = Stream::start(&a, &b, Family::V4);
     for port in 7000..7006 {

@@ -13,7 +13,7 @@ use kinesin_core::values::Family;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, ObjectBuilder};
 
 use crate::{
-    node::Node,
+    node::{Node, Ways},
     outage::Stream,
     pod::{exchanges_tcp, hears_nothing, pings},
 };
@@ -67,8 +67,8 @@ fn seen(node: &Node, pin: &Path) -> u64 {
 
 #[test]
 fn slot_in_c_is_filled_and_replaced_with_its_generation_without_loss() {
-    for enable_tcx in [true, false] {
-        let mut node = Node::alone(enable_tcx);
+    for ways in Ways::ALL {
+        let mut node = Node::alone(ways);
         let (a, b) = (node.pod(10), node.pod(11));
         let directory = tempfile::tempdir().expect("directory");
         let object = compile(directory.path());
@@ -105,8 +105,8 @@ fn slot_in_c_is_filled_and_replaced_with_its_generation_without_loss() {
         }
         for stream in streams {
             let (sent, arrived) = stream.end();
-            eprintln!("tcx {enable_tcx}: {arrived} of {sent} arrived");
-            assert_eq!(arrived, sent, "tcx {enable_tcx}");
+            eprintln!("{ways:?}: {arrived} of {sent} arrived");
+            assert_eq!(arrived, sent, "{ways:?}");
         }
         for family in Family::ALL {
             assert!(pings(&a.netns, b.ip(family)) && exchanges_tcp(&a.netns, &b.netns, b.ip(family)));

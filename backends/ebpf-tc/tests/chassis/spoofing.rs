@@ -12,7 +12,7 @@ use kinesin_netlink::{NetNs, Netlink};
 use kinesin_packet::samples::packets::{draft, udp as datagram};
 
 use crate::{
-    node::Node,
+    node::{Node, Ways},
     pod::{Pod, hears_nothing, packet, send_frame, udp},
 };
 
@@ -37,8 +37,8 @@ fn expect_drops(node: &Node, pod: &Pod, frames: &[Vec<u8>], reason: DropReason, 
 
 #[test]
 fn chassis_2_foreign_sources_are_dropped_and_counted() {
-    for enable_tcx in [true, false] {
-        let mut node = Node::alone(enable_tcx);
+    for ways in Ways::ALL {
+        let mut node = Node::alone(ways);
         let (a, b, c) = (node.pod(10), node.pod(11), node.pod(12));
         for family in Family::ALL {
             let listener = b.udp(family, 5000);
@@ -57,7 +57,7 @@ fn chassis_2_foreign_sources_are_dropped_and_counted() {
 
 #[test]
 fn chassis_2_tunnel_ports_of_nodes_are_closed() {
-    let mut node = Node::unapplied(true);
+    let mut node = Node::unapplied(Ways::Default);
     node.spec.peer_addresses = vec!["192.168.10.102".parse().expect("ip"), "fd00:192:168:10::2".parse().expect("ip")];
     node.apply().expect("apply");
     let a = node.pod(10);
@@ -87,7 +87,7 @@ fn chassis_2_tunnel_ports_of_nodes_are_closed() {
 
 #[test]
 fn chassis_2_tagged_frames_are_dropped() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let (a, b) = (node.pod(10), node.pod(11));
     let listener = b.udp(Family::V4, 5000);
     let mut tagged = frame(&a, a.ip(Family::V4), b.ip(Family::V4), 5000);
@@ -108,7 +108,7 @@ fn raise_wire(outside: &NetNs) -> u32 {
 
 #[test]
 fn sources_of_the_node_do_not_come_in_from_the_network() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let (a, b) = (node.pod(10), node.pod(11));
     let listener = a.udp(Family::V4, 5000);
     let mac = node.block(|| async { Netlink::new().expect("socket").link("eth0").await.expect("uplink").mac });
@@ -126,7 +126,7 @@ fn sources_of_the_node_do_not_come_in_from_the_network() {
 
 #[test]
 fn chassis_7_a_drop_is_reported_with_what_it_was() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let (a, b) = (node.pod(10), node.pod(11));
     let pins = node.pins();
     let mut events = node.run(move |_| EventRing::open(&pins.join("maps/KIN_EVENTS")).expect("events"));
@@ -160,7 +160,7 @@ fn chassis_7_a_drop_is_reported_with_what_it_was() {
 
 #[test]
 fn chassis_7_forwarded_packets_are_counted_in_both_directions() {
-    let mut node = Node::alone(true);
+    let mut node = Node::alone(Ways::Default);
     let (a, b) = (node.pod(10), node.pod(11));
     let listener = b.udp(Family::V4, 5000);
     let before = node.counted(0);
