@@ -211,6 +211,9 @@ pub struct UpArgs {
     /// MTU of the underlay in bytes.
     #[arg(long, default_value_t = 1500, value_name = "BYTES")]
     pub mtu: u16,
+    /// Where nodes get their pod CIDRs from, and each node's prefix, such as 172.20.42.0/27=29; one a family.
+    #[arg(long = "pod-cidr", value_name = "RANGE=PREFIX")]
+    pub pod_ranges: Vec<kinesin_lab::PodRange>,
     /// Values of the chart, laid over the lab's own.
     #[arg(short = 'f', long, value_name = "FILE")]
     pub values: Option<PathBuf>,

@@ -90,6 +90,7 @@ async fn bring_up(global: &Global, name: String, base: PathBuf, args: UpArgs) ->
         nodes: args.nodes,
         families: args.families,
         mtu_bytes: args.mtu,
+        pod_ranges: args.pod_ranges,
         bin_dir: match args.bin_dir {
             Some(dir) => fs::canonicalize(&dir).with_context(|| format!("cannot find {}", dir.display()))?,
             None => standard.bin_dir,
@@ -113,13 +114,25 @@ fn how_to_go_on(lab: &Lab, begun: Instant) -> String {
     let option =
         if lab.name() == kinesin_lab::DEFAULT_NAME { String::new() } else { format!(" --name {}", lab.name()) };
     let node = lab.nodes().last().map(|node| node.name().to_owned()).unwrap_or_default();
+    let program = own_name();
     format!(
-        "\nLab {} is up after {:.1} s. To go on:\n  export KUBECONFIG={}\n  kinesin lab{option} kubectl get pods -A -o wide\n  \
-         kinesin lab{option} exec {node} -- ip route\n  kinesin lab{option} down\n",
+        "\nLab {} is up after {:.1} s. To go on:\n  export KUBECONFIG={}\n  {program} lab{option} kubectl get pods -A -o wide\n  \
+         {program} lab{option} exec {node} -- ip route\n  {program} lab{option} down\n",
         lab.name(),
         begun.elapsed().as_secs_f64(),
         lab.layout().kubeconfig().display(),
     )
+}
+
+/// This program as it can be called from here: by its name where PATH has it, else by its path.
+fn own_name() -> String {
+    let Ok(own) = env::current_exe() else { return "kinesin".to_owned() };
+    let path = env::var_os("PATH").unwrap_or_default();
+    if env::split_paths(&path).any(|dir| dir.join("kinesin").is_file()) {
+        return "kinesin".to_owned();
+    }
+    let here = env::current_dir().unwrap_or_default();
+    own.strip_prefix(&here).unwrap_or(&own).display().to_string()
 }
 
 fn become_kubectl(lab: &Lab, arguments: Vec<OsString>) -> anyhow::Error {

@@ -6,7 +6,7 @@ use kinesin_apiserver::{ApiServer, Config, PodCidrRange};
 use kinesin_netlink::NetNs;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{layout, plan::ControlPlan, spec, start};
+use crate::{layout, plan::ControlPlan, start};
 
 /// Serves until it is told to end.
 pub(crate) fn run(plan: &ControlPlan) -> Result<(), String> {
@@ -31,11 +31,14 @@ async fn serve(plan: &ControlPlan) -> Result<(), String> {
         listeners.push(segment.run(|| bind(*address)).map_err(|error| start::with_cause(&error))??);
     }
     layout::make_dir(&plan.data_dir).map_err(|error| start::with_cause(&error))?;
-    let ranges = spec::pod_ranges(plan.families).into_iter();
     let config = Config {
         listeners,
         data_dir: Some(plan.data_dir.clone()),
-        pod_cidrs: ranges.map(|(cidr, node_prefix)| PodCidrRange { cidr, node_prefix }).collect(),
+        pod_cidrs: plan
+            .pod_ranges
+            .iter()
+            .map(|range| PodCidrRange { cidr: range.cidr, node_prefix: range.node_prefix })
+            .collect(),
         controllers: true,
     };
     let server = ApiServer::start(config).await.map_err(|error| start::with_cause(&error))?;

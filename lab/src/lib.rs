@@ -41,5 +41,5 @@ pub use network::UPLINK;
 pub use node::Node;
 pub use process::Process;
 pub use progress::{Progress, Silent};
-pub use spec::{DEFAULT_BASE, DEFAULT_NAME, Families, Spec};
+pub use spec::{DEFAULT_BASE, DEFAULT_NAME, Families, PodRange, Spec};
 pub use start::hidden_main;

@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{process::Process, spec::Families};
+use crate::{process::Process, spec::PodRange};
 
 /// One process of a lab.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,5 +53,5 @@ pub(crate) struct ControlPlan {
     /// Port on this machine's loopback; 0 for a free one.
     pub(crate) port: u16,
     pub(crate) data_dir: PathBuf,
-    pub(crate) families: Families,
+    pub(crate) pod_ranges: Vec<PodRange>,
 }

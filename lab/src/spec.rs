@@ -84,6 +84,8 @@ pub struct Spec {
     pub families: Families,
     /// MTU of the underlay in bytes.
     pub mtu_bytes: u16,
+    /// Where nodes get their pod CIDRs from, at most one range a family; where none is given, the lab's own.
+    pub pod_ranges: Vec<PodRange>,
     /// Where `kinesin`, `kinesin-agent`, `kinesin-operator` and `kinesin-cni` are.
     pub bin_dir: PathBuf,
     /// A values file's text; it is laid over the lab's own values.
@@ -102,6 +104,7 @@ impl Default for Spec {
             nodes: 3,
             families: Families::default(),
             mtu_bytes: 1500,
+            pod_ranges: Vec::new(),
             bin_dir: own_dir(),
             values: String::new(),
             agent: true,
@@ -216,23 +219,59 @@ pub(crate) fn api_url(families: Families) -> String {
     format!("http://{}", SocketAddr::new(address, API_PORT))
 }
 
-/// Ranges of the pods: the cluster's and the length of each node's prefix.
-pub(crate) fn pod_ranges(families: Families) -> Vec<(IpNet, u8)> {
+/// A range of pod addresses, and how much of it a node gets; written `172.20.42.0/27=29`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodRange {
+    /// The cluster's range.
+    pub cidr: IpNet,
+    /// Length of each node's prefix.
+    pub node_prefix: u8,
+}
+
+impl FromStr for PodRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("{text:?} is no range of pod addresses; write it as 172.20.42.0/27=29");
+        let (cidr, prefix) = text.split_once('=').ok_or_else(wrong)?;
+        let cidr: IpNet = cidr.parse().map_err(|_| wrong())?;
+        let node_prefix = prefix.parse().map_err(|_| wrong())?;
+        if !(cidr.prefix_len()..=cidr.max_prefix_len()).contains(&node_prefix) {
+            return Err(format!("{text:?}: a node's prefix is no part of the range"));
+        }
+        Ok(Self { cidr: cidr.trunc(), node_prefix })
+    }
+}
+
+/// The ranges of a lab: those that were given, and the lab's own for families without one.
+pub(crate) fn pod_ranges(families: Families, given: &[PodRange]) -> Vec<PodRange> {
     let v4 = IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(10, 244, 0, 0)), 16);
     let v6 = IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0)), 48);
-    let mut ranges = Vec::new();
-    if families.ipv4() {
-        ranges.push((v4, 24));
-    }
-    if families.ipv6() {
-        ranges.push((v6, 64));
-    }
-    ranges
+    let own = [
+        families.ipv4().then_some(PodRange { cidr: v4, node_prefix: 24 }),
+        families.ipv6().then_some(PodRange { cidr: v6, node_prefix: 64 }),
+    ];
+    let of_family = |range: PodRange| {
+        let same = |other: &&PodRange| other.cidr.addr().is_ipv4() == range.cidr.addr().is_ipv4();
+        given.iter().find(same).copied().unwrap_or(range)
+    };
+    own.into_iter().flatten().map(of_family).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn given_ranges_replace_those_of_their_family() {
+        let given: PodRange = "172.20.42.0/27=29".parse().expect("a range");
+        let ranges = pod_ranges(Families::Dual, &[given]);
+        assert_eq!(ranges[0], given);
+        assert_eq!((ranges[1].cidr.to_string().as_str(), ranges[1].node_prefix), ("fd00:10:244::/48", 64));
+        for text in ["", "172.20.42.0/27", "172.20.42.0/27=24", "172.20.42.0/27=33", "pods=29"] {
+            assert!(text.parse::<PodRange>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn nodes_are_called_and_addressed_as_in_the_walk_through() {

@@ -8,7 +8,7 @@ use crate::{
     LabError,
     layout::{self, Layout},
     process::Process,
-    spec::{Families, Spec, node_addresses},
+    spec::{Families, PodRange, Spec, node_addresses, pod_ranges},
 };
 
 /// The file `state.json` of a lab; written under the lab's lock, whole.
@@ -18,6 +18,7 @@ pub(crate) struct State {
     pub(crate) name: String,
     pub(crate) families: Families,
     pub(crate) mtu_bytes: u16,
+    pub(crate) pod_ranges: Vec<PodRange>,
     pub(crate) bin_dir: PathBuf,
     pub(crate) nodes: Vec<NodeState>,
     pub(crate) segment: Option<Process>,
@@ -44,6 +45,7 @@ impl State {
             name: spec.name.clone(),
             families: spec.families,
             mtu_bytes: spec.mtu_bytes,
+            pod_ranges: pod_ranges(spec.families, &spec.pod_ranges),
             bin_dir: spec.bin_dir.clone(),
             nodes: nodes.collect(),
             segment: None,
@@ -67,6 +69,10 @@ impl State {
         }
         if self.families != spec.families {
             return Some(format!("families {}", self.families));
+        }
+        if self.pod_ranges != pod_ranges(spec.families, &spec.pod_ranges) {
+            let ranges = self.pod_ranges.iter().map(|range| format!("{}={}", range.cidr, range.node_prefix));
+            return Some(format!("pod CIDRs from {}", ranges.collect::<Vec<_>>().join(", ")));
         }
         (self.mtu_bytes != spec.mtu_bytes).then(|| format!("an MTU of {} bytes", self.mtu_bytes))
     }

@@ -81,7 +81,7 @@ impl Lab {
                 listen: gateways(self.state.families).iter().map(|net| SocketAddr::new(net.addr(), API_PORT)).collect(),
                 port: self.state.api_port,
                 data_dir: self.layout.api_data(),
-                families: self.state.families,
+                pod_ranges: self.state.pod_ranges.clone(),
             };
             let started = self.launch("apiserver", Role::Control(plan))?;
             self.state.control = Some(started.process);
