@@ -8,6 +8,7 @@ use std::{
 
 use futures::FutureExt as _;
 use kinesin_agent_api::types::ControllerStatus;
+use kinesin_core::causes::with_causes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +47,7 @@ impl Controllers {
                 record.message.clear();
             }
             Err(error) => {
-                let message = told(&error);
+                let message = with_causes(error.as_ref());
                 // The same failure again and again is one line, not one per attempt.
                 if record.message != message {
                     tracing::warn!(controller = name, error = message, "failed; it is tried again");
@@ -113,20 +114,6 @@ impl Loop {
             }
         }
     }
-}
-
-/// The error and its causes in one line; a cause that the text before it already tells is left out.
-pub(crate) fn told(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string();
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 fn backoff(failures: u64) -> Duration {

@@ -40,7 +40,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing can be done if stderr is gone as well.
-            let _ = writeln!(std::io::stderr(), "Error: {}", controller::told(&error));
+            let _ = writeln!(std::io::stderr(), "Error: {}", kinesin_core::causes::with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

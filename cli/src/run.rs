@@ -15,6 +15,7 @@ use kinesin_agent_api::{
     Client,
     types::{BackendHealth, BackendInfo, BpfEndpoint, BpfMetric, ClusterNode, ConfigEntry, Endpoint, StatusResponse},
 };
+use kinesin_core::causes::with_causes;
 
 use crate::{
     args::{BpfCommand, Cli, Command, ConfigCommand, EndpointCommand, Global, ListCommand, NodeCommand, StatusArgs},
@@ -78,24 +79,10 @@ fn finish(answer: anyhow::Result<ExitCode>) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Nothing can be done if stderr is gone as well.
-            let _ = writeln!(io::stderr(), "Error: {}", told(&error));
+            let _ = writeln!(io::stderr(), "Error: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
-}
-
-/// The error and its causes; a cause that the text before it already tells is left out.
-fn told(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string();
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 async fn answer(name: &'static str, cli: Cli) -> anyhow::Result<ExitCode> {
@@ -268,12 +255,6 @@ mod tests {
             let script = String::from_utf8(script).expect("text");
             assert!(script.contains("endpoint") && script.contains("kinesin"), "{shell}");
         }
-    }
-
-    #[test]
-    fn no_cause_is_told_twice() {
-        let error = anyhow::anyhow!("no such file").context("cannot read x: no such file").context("no config");
-        assert_eq!(told(&error), "no config: cannot read x: no such file");
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl ClusterError {
     /// The message and its causes in one line, as a log or a status shows it.
     #[must_use]
     pub fn line(&self) -> String {
-        crate::request::one_line(self)
+        kinesin_core::causes::with_causes(self)
     }
 
     /// Whether the same call may succeed later without anybody changing a configuration.

@@ -18,14 +18,3 @@ pub(crate) async fn within<T>(
         Err(_) => Err(ClusterError::TimedOut { action: action.to_owned(), limit: LIMIT }),
     }
 }
-
-/// One line with all causes.
-pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
-}

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, pin::pin, time::Duration};
 
 use futures::{Stream, StreamExt, TryStreamExt};
+use kinesin_core::causes::with_causes;
 use kube::{
     Api, ResourceExt,
     api::{ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams},
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     error::ClusterError,
-    request::{one_line, within},
+    request::within,
     table::{Change, Feed, Table, table},
 };
 
@@ -265,7 +266,7 @@ fn code(error: &ClusterError) -> Option<u16> {
 
 /// The reason with what to do about it where that is known.
 fn explain(source: &Source, error: &ClusterError) -> String {
-    let reason = one_line(error);
+    let reason = with_causes(error);
     match code(error) {
         Some(404) => format!("{reason}; the API server does not serve {} yet, its definition is missing", source.what),
         Some(401 | 403) => format!("{reason}; check the service account and its ClusterRole"),

@@ -4,9 +4,10 @@
 //! crate; configuration alone decides which one runs. This crate names no backend and knows neither eBPF nor
 //! Kubernetes.
 //!
-//! Reading order: [`values`], the traits ([`ipam`], [`routing`], [`load_balancer`], [`policy`], [`masquerade`]), the
+//! Reading order: [`values`], [`causes`], the traits ([`ipam`], [`routing`], [`load_balancer`], [`policy`], [`masquerade`]), the
 //! seam under them ([`chassis`]), then [`capability`], [`registry`], [`combination`] and [`config`].
 
+pub mod causes;
 pub mod values;
 
 pub mod chassis;

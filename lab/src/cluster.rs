@@ -10,6 +10,7 @@ use k8s_openapi::api::{
     core::v1::{Node, Pod},
 };
 use kinesin_agent_api::types::StatusResponse;
+use kinesin_core::causes::with_causes;
 use kube::{
     Api, Client, Config,
     api::{DynamicObject, ListParams, Patch, PatchParams},
@@ -225,7 +226,7 @@ async fn wait(
             Ok(seen) if seen.done => return Ok(()),
             Ok(seen) => seen.state,
             // The server may only be starting, or be restarting.
-            Err(error) if error.retryable() && Instant::now() < until => crate::start::with_cause(&error),
+            Err(error) if error.retryable() && Instant::now() < until => with_causes(&error),
             Err(error) => return Err(error),
         };
         if state != last {

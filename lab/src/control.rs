@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use kinesin_apiserver::{ApiServer, Config, PodCidrRange};
+use kinesin_core::causes::with_causes;
 use kinesin_netlink::NetNs;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,8 +20,7 @@ async fn serve(plan: &ControlPlan) -> Result<(), String> {
     if !plan.segment.is_alive() {
         return Err("the underlay is gone".to_owned());
     }
-    let segment =
-        NetNs::open(format!("/proc/{}/ns/net", plan.segment.pid)).map_err(|error| start::with_cause(&error))?;
+    let segment = NetNs::open(format!("/proc/{}/ns/net", plan.segment.pid)).map_err(|error| with_causes(&error))?;
     let bind = |address: SocketAddr| {
         TcpListener::bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))
     };
@@ -28,9 +28,9 @@ async fn serve(plan: &ControlPlan) -> Result<(), String> {
     let port = own.local_addr().map_err(|error| format!("cannot tell the own port: {error}"))?.port();
     let mut listeners = vec![own];
     for address in &plan.listen {
-        listeners.push(segment.run(|| bind(*address)).map_err(|error| start::with_cause(&error))??);
+        listeners.push(segment.run(|| bind(*address)).map_err(|error| with_causes(&error))??);
     }
-    layout::make_dir(&plan.data_dir).map_err(|error| start::with_cause(&error))?;
+    layout::make_dir(&plan.data_dir).map_err(|error| with_causes(&error))?;
     let config = Config {
         listeners,
         data_dir: Some(plan.data_dir.clone()),
@@ -41,7 +41,7 @@ async fn serve(plan: &ControlPlan) -> Result<(), String> {
             .collect(),
         controllers: true,
     };
-    let server = ApiServer::start(config).await.map_err(|error| start::with_cause(&error))?;
+    let server = ApiServer::start(config).await.map_err(|error| with_causes(&error))?;
     let mut end = signal(SignalKind::terminate()).map_err(|error| format!("cannot listen for signals: {error}"))?;
     start::ready(&format!("ready {port}"))?;
     end.recv().await;

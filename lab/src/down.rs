@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::Path};
 
+use kinesin_core::causes::with_causes;
 use nix::unistd::geteuid;
 
 use crate::{Lab, LabError, cgroup, layout::Layout, lock::Lock, spec::check_name};
@@ -29,7 +30,7 @@ impl Lab {
         let lock = Lock::take(&layout, name)?;
         let mut left = Vec::new();
         if let Err(error) = cgroup::remove(&cgroup) {
-            left.push(crate::start::with_cause(&error));
+            left.push(with_causes(&error));
         } else if let Err(error) = remove_files(&layout) {
             left.push(format!("{}: {error}", layout.dir().display()));
         }

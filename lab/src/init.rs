@@ -2,6 +2,7 @@
 
 use std::{path::Path, process::Command, thread, time::Duration};
 
+use kinesin_core::causes::with_causes;
 use nix::{
     errno::Errno,
     sys::wait::waitpid,
@@ -70,7 +71,7 @@ fn collect_until(pid: u32) {
 /// The kubelet stand-in, inside its node.
 pub(crate) fn kubelet(plan: &Path) -> Result<(), String> {
     start::log_to_stderr();
-    let found: Option<Plan> = read_json(plan).map_err(|error| start::with_cause(&error))?;
+    let found: Option<Plan> = read_json(plan).map_err(|error| with_causes(&error))?;
     let Some(Plan { role: Role::Node(node), .. }) = found else {
         return Err(format!("{} is no plan of a node", plan.display()));
     };

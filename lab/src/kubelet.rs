@@ -2,22 +2,20 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use kinesin_core::causes::with_causes;
 use kinesin_kubelet::Config;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     plan::NodePlan,
     rootfs::{BUILD, CGROUP},
-    start,
 };
 
 /// Runs the kubelet of a node; ends only with an error.
 pub(crate) fn run(node: &NodePlan) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
-    runtime
-        .block_on(kinesin_kubelet::run(config(node), CancellationToken::new()))
-        .map_err(|error| start::with_cause(&error))
+    runtime.block_on(kinesin_kubelet::run(config(node), CancellationToken::new())).map_err(|error| with_causes(&error))
 }
 
 fn config(node: &NodePlan) -> Config {

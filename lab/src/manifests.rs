@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(map["ipv4-native-routing-cidr"], "10.244.0.0/16");
         for (values, word) in [("nonsense: true", "nonsense"), ("- list", "mapping"), ("a: [", "YAML")] {
             let error = config(&Spec { values: values.to_owned(), ..Spec::default() }).expect_err("refused");
-            assert!(crate::start::with_cause(&error).contains(word), "{error:?}");
+            assert!(kinesin_core::causes::with_causes(&error).contains(word), "{error:?}");
         }
     }
 

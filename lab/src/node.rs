@@ -8,6 +8,7 @@ use std::{
     process::{Command, ExitStatus, Output, Stdio},
 };
 
+use kinesin_core::causes::with_causes;
 use kinesin_netlink::NetNs;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -146,7 +147,7 @@ fn with_args(door: &Door, words: &[OsString]) -> Command {
 pub(crate) fn exec_main(door: &str, words: &[OsString]) -> Result<ExitStatus, String> {
     let door: Door =
         serde_json::from_str(door).map_err(|error| format!("the node's description is broken: {error}"))?;
-    door.enter().map_err(|error| start::with_cause(&error))?;
+    door.enter().map_err(|error| with_causes(&error))?;
     with_args(&door, words).status().map_err(|error| format!("cannot run {words:?}: {error}"))
 }
 

@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use kinesin_core::causes::with_causes;
 use nix::{
     sched::{CloneFlags, unshare},
     unistd::{dup2_stdout, setsid},
@@ -98,13 +99,8 @@ fn load(plan: &Path) -> Result<Plan, String> {
     match read_json(plan) {
         Ok(Some(plan)) => Ok(plan),
         Ok(None) => Err(format!("there is no plan {}", plan.display())),
-        Err(error) => Err(with_cause(&error)),
+        Err(error) => Err(with_causes(&error)),
     }
-}
-
-/// An error and its cause in one line.
-pub(crate) fn with_cause(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 fn start(path: &Path) -> Result<(), String> {

@@ -6,10 +6,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kinesin_agent_api::types::{ErrorBody, ErrorKind};
-use kinesin_core::{chassis::ChassisError, ipam::IpamError};
+use kinesin_core::{causes::with_causes, chassis::ChassisError, ipam::IpamError};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{controller::told, engine::EngineError};
+use crate::engine::EngineError;
 
 /// A refusal: status and body.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl From<EngineError> for Refused {
             _ => (StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Internal),
         };
         // Causes that the message does not tell are what helps most.
-        Self::new(status, kind, told(&error.into()))
+        Self::new(status, kind, with_causes(&error))
     }
 }
 

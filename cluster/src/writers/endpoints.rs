@@ -21,7 +21,7 @@ use crate::{
         ExternalIdentifiers,
     },
     error::ClusterError,
-    request::{one_line, within},
+    request::within,
 };
 
 /// Objects a page of a list has at most.
@@ -150,7 +150,7 @@ impl EndpointPublisher {
                 }
                 Err(error) => {
                     retryable |= error.retryable();
-                    failed.push(one_line(&error));
+                    failed.push(error.line());
                     // It may have been written all the same: what the cluster holds is not known any more.
                     if let Some(known) = known.get_mut(&key) {
                         known.content = None;
