@@ -123,7 +123,7 @@ fn routing(engine: &Engine, state: &State) -> RoutingStatus {
 
 fn drops(counters: Vec<Counter>) -> BTreeMap<String, u64> {
     let mut drops = BTreeMap::new();
-    for counter in counters.into_iter().filter(|counter| counter.reason != 0) {
+    for counter in counters.into_iter().filter(Counter::is_drop) {
         *drops.entry(counter.text).or_default() += counter.packets;
     }
     drops

@@ -162,10 +162,13 @@ pub struct AddressRow {
     pub host_mac: Mac,
 }
 
+/// The first number of a drop in [`Counter::reason`], as Cilium numbers them.
+const FIRST_DROP: u8 = 130;
+
 /// Packets that shared one fate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counter {
-    /// Number of the reason; 0 is "forwarded".
+    /// Number of the reason; 0 is "forwarded", and below 130 nothing was dropped.
     pub reason: u8,
     /// The reason in words.
     pub text: String,
@@ -175,6 +178,14 @@ pub struct Counter {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+impl Counter {
+    /// Whether these packets were dropped.
+    #[must_use]
+    pub fn is_drop(&self) -> bool {
+        self.reason >= FIRST_DROP
+    }
 }
 
 /// Why the chassis failed.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use kinesin_abi::{Constants, DropReason, LAYOUT, endpoint_flag};
+use kinesin_abi::{Constants, LAYOUT, endpoint_flag};
 use kinesin_core::{
     capability::{KernelVersion, ThisMachine},
     chassis::{AddressRow, Chassis, ChassisDesired, ChassisError, ChassisReport, Counter, EndpointSpec, NodeSpec},
@@ -148,6 +148,7 @@ impl Chassis for EbpfChassis {
         let table = running.datapath.endpoints.entries().map_err(loader_error)?;
         Ok(table
             .iter()
+            .filter(|(_, value)| value.flags & endpoint_flag::BROADCAST == 0)
             .filter_map(|(key, value)| {
                 let (mac, host_mac) = entries::macs(value.eth);
                 Some(AddressRow {
@@ -175,8 +176,7 @@ impl Chassis for EbpfChassis {
                 let reason = (index & 0xff) as u8;
                 Counter {
                     reason,
-                    text: DropReason::from_number(reason)
-                        .map_or_else(|| format!("reason {reason}"), |found| found.text().to_owned()),
+                    text: kinesin_abi::text_of(reason).map_or_else(|| format!("reason {reason}"), str::to_owned),
                     direction: if index >> 8 == 0 { "ingress" } else { "egress" },
                     packets: metric.packets,
                     bytes: metric.bytes,

@@ -102,13 +102,16 @@ pub(crate) fn endpoint(endpoint: &EndpointSpec) -> impl Iterator<Item = (Endpoin
 /// The entries of the node's own addresses.
 ///
 /// `links` are the addresses of its devices with their prefixes: what is sent to the broadcast address of one reaches the
-/// node's sockets too, its tunnel's among them.
+/// node's sockets too, its tunnel's among them. They stand here, marked, and not among the prefixes, because a packet in
+/// from the network with such a source is refused by this table.
 pub(crate) fn host(node: &NodeSpec, links: &[IpNet]) -> BTreeMap<EndpointKey, EndpointValue> {
     let value = EndpointValue { flags: endpoint_flag::HOST, identity: Identity::HOST.0, ..EndpointValue::default() };
-    let groups = links.iter().filter(|net| net.addr().is_ipv4() && net.prefix_len() < 31);
-    let groups = groups.flat_map(|net| [net.network(), net.broadcast()]);
-    let all = node.addresses.iter().chain(&node.router).copied().chain(groups);
-    all.map(|ip| (endpoint_key(ip), value)).collect()
+    let group = EndpointValue { flags: endpoint_flag::HOST | endpoint_flag::BROADCAST, ..value };
+    let has_broadcast = |net: &&IpNet| net.addr().is_ipv4() && net.prefix_len() < 31 && !net.addr().is_loopback();
+    let groups = links.iter().filter(has_broadcast).flat_map(|net| [net.network(), net.broadcast()]);
+    let own = node.addresses.iter().chain(&node.router).map(|ip| (endpoint_key(*ip), value));
+    // Later ones win: an address of the node's is that in the first place.
+    groups.map(|ip| (endpoint_key(ip), group)).chain(own).collect()
 }
 
 /// The whole endpoint table.
@@ -188,6 +191,35 @@ mod tests {
             assert_eq!(ip(&addr, family), Some(expected));
         }
         assert_eq!(ip(&[0; 4], 0), None);
+    }
+
+    #[test]
+    fn broadcast_addresses_are_marked_and_loopback_has_none() {
+        let node = NodeSpec {
+            name: "node".to_owned(),
+            families: kinesin_core::values::Families::DUAL,
+            addresses: vec![[192, 168, 10, 255].into()],
+            peer_addresses: Vec::new(),
+            router: Vec::new(),
+            pod_cidrs: Vec::new(),
+            uplinks: Vec::new(),
+            device_mtu_bytes: 1500,
+            route_mtu_bytes: 1500,
+            tunnel_ports: Vec::new(),
+        };
+        let links = ["127.0.0.1/8", "192.168.10.1/24", "192.168.11.9/22", "10.0.0.1/31", "10.0.0.2/32", "fd00::1/64"];
+        let table = host(&node, &links.map(|link| link.parse().expect("a network")));
+        let found: BTreeMap<_, _> = table
+            .iter()
+            .map(|(key, value)| {
+                let ip = ip(&key.addr, key.family).expect("an address").to_string();
+                (ip, value.flags & endpoint_flag::BROADCAST != 0)
+            })
+            .collect();
+        // The node has the first link's broadcast address, wherever from: then it is an address like any other.
+        let expected =
+            [("192.168.10.0", true), ("192.168.10.255", false), ("192.168.8.0", true), ("192.168.11.255", true)];
+        assert_eq!(found, expected.map(|(ip, is_broadcast)| (ip.to_owned(), is_broadcast)).into());
     }
 
     #[test]

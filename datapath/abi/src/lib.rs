@@ -26,7 +26,7 @@ mod user;
 pub use config::{Constants, ERRORS_PER_SECOND, MAX_TUNNEL_PORTS, feature};
 pub use event::{DropEvent, Observation};
 pub use mark::Mark;
-pub use reason::{Direction, DropReason, FORWARDED};
+pub use reason::{Direction, DropReason, FIRST_DROP, FORWARDED, SIGNALLING, text_of};
 pub use stage::{Continuation, Entry, STAGES, Stage};
 pub use state::{PacketState, STATE_VERSION};
 pub use table::{

@@ -1,7 +1,25 @@
-//! Why packets are dropped. Numbers and texts as the reference has them (7.4), so that dashboards go on working.
+//! What became of packets, above all why they were dropped. Numbers and texts as the reference has them (7.4), so that
+//! dashboards go on working.
 
 /// Number under which forwarded packets are counted.
 pub const FORWARDED: u8 = 0;
+/// Number under which the signalling of a link is counted, which ends there: neighbour discovery that asks for no answer
+/// and group membership. The reference uses the numbers up to 14 of those that are no drops.
+pub const SIGNALLING: u8 = 120;
+/// The first number of a drop.
+pub const FIRST_DROP: u8 = 130;
+const _: () = assert!(FORWARDED < FIRST_DROP && SIGNALLING < FIRST_DROP);
+
+/// What a number under which packets are counted means, in words.
+#[must_use]
+pub const fn text_of(number: u8) -> Option<&'static str> {
+    match (number, DropReason::from_number(number)) {
+        (FORWARDED, _) => Some("Success"),
+        (SIGNALLING, _) => Some("Link signalling"),
+        (_, Some(reason)) => Some(reason.text()),
+        _ => None,
+    }
+}
 
 /// Direction of a packet, seen from the endpoint.
 #[repr(u8)]
@@ -75,7 +93,7 @@ reasons! {
     FibFailed = 169, "FIB lookup failed";
     /// UDP to a node's tunnel port.
     TunnelForbidden = 170, "Encapsulation traffic is prohibited";
-    /// Multicast, broadcast and ICMPv6 that a pod's link does not need.
+    /// Neighbour discovery that no pod has a reason to send: advertisements of routers and neighbours, redirects.
     ForbiddenIcmp6 = 176, "Forbidden ICMPv6 message";
     /// A frame with a VLAN tag: it would reach a VLAN of the underlay that its sender has no part in.
     VlanForbidden = 182, "VLAN traffic disallowed by VLAN filter";
@@ -99,6 +117,16 @@ mod tests {
             assert_eq!(DropReason::from_number(*reason as u8), Some(*reason));
             assert!(!reason.text().is_empty());
         }
-        assert_eq!(DropReason::from_number(FORWARDED), None);
+        for number in [FORWARDED, SIGNALLING] {
+            assert_eq!(DropReason::from_number(number), None);
+        }
+    }
+
+    #[test]
+    fn drops_and_what_is_none_are_told_by_the_number() {
+        assert!(DropReason::ALL.iter().all(|reason| *reason as u8 >= FIRST_DROP));
+        assert_eq!(text_of(FORWARDED), Some("Success"));
+        assert_eq!(text_of(DropReason::PolicyDenied as u8), Some("Policy denied"));
+        assert_eq!(text_of(77), None);
     }
 }

@@ -77,6 +77,8 @@ pub mod endpoint_flag {
     pub const READY: u16 = 2;
     /// The node's health endpoint.
     pub const HEALTH: u16 = 4;
+    /// The broadcast address of a link of the node: set with [`HOST`], since the node's sockets hear what is sent there.
+    pub const BROADCAST: u16 = 8;
 }
 
 /// Bits of [`IpcacheValue::flags`].

@@ -18,6 +18,8 @@ pub mod ethertype {
 pub mod protocol {
     /// ICMP.
     pub const ICMP: u8 = 1;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
@@ -83,9 +85,13 @@ pub trait Ip {
     /// Whether an address is multicast or broadcast.
     fn is_multicast(address: &Address) -> bool;
 
-    /// Whether an address means another thing on each link and is never a pod's. IPv4's is not among them: clouds serve
-    /// their metadata there.
-    fn is_link_local(address: &Address) -> bool;
+    /// Whether an address means another thing on each node or link and is never a pod's. IPv4's link-local ones are not
+    /// among them: clouds serve their metadata there.
+    fn is_local(address: &Address) -> bool;
+
+    /// Whether a packet to a group is what every stack sends on a link of its own accord: who is there, and who listens
+    /// to which group.
+    fn is_signalling(packet: &impl Packet, header: &Header) -> bool;
 
     /// The router address of this family.
     fn router(tables: &impl Tables) -> Address;
@@ -163,8 +169,15 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
-    fn is_link_local(_address: &Address) -> bool {
-        false
+    fn is_local(address: &Address) -> bool {
+        // 127.0.0.0/8 (RFC 1122 section 3.2.1.3). The stack would take it where `route_localnet` is set.
+        u32::from_be(address[0]) >> 24 == 127
+    }
+
+    #[inline(always)]
+    fn is_signalling(_packet: &impl Packet, header: &Header) -> bool {
+        // RFC 3376 section 4: IGMP has a TTL of 1.
+        header.protocol == protocol::IGMP && header.ttl == 1
     }
 
     #[inline(always)]
@@ -219,9 +232,26 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
-    fn is_link_local(address: &Address) -> bool {
-        // fe80::/10 (RFC 4291 section 2.5.6).
-        u32::from_be(address[0]) >> 22 == 0xfe80 >> 6
+    fn is_local(address: &Address) -> bool {
+        is_link_local(address) || *address == [0, 0, 0, 1_u32.to_be()]
+    }
+
+    #[inline(always)]
+    fn is_signalling(packet: &impl Packet, header: &Header) -> bool {
+        if header.protocol != protocol::ICMPV6 || header.fragment == Fragment::Later {
+            return false;
+        }
+        let kind = match packet.view::<2>(header.l4) {
+            Some(view) => view.u8::<0>(),
+            None => return false,
+        };
+        match header.ttl {
+            // Listener reports (RFC 2710 section 3.1, RFC 3810 section 5.2) and the farewell.
+            1 => matches!(kind, 131 | 132 | 143),
+            // Solicitations of routers and neighbours (RFC 4861 sections 4.1, 4.3).
+            255 => matches!(kind, 133 | 135),
+            _ => false,
+        }
     }
 
     #[inline(always)]
@@ -234,6 +264,12 @@ impl Ip for V6 {
         // RFC 4443 section 2.1: errors have the high bit clear. Redirects are not answered either (section 2.4 e.2).
         icmp_type < 128 || icmp_type == 137
     }
+}
+
+/// Whether an IPv6 address is one of its link alone: fe80::/10 (RFC 4291 section 2.5.6).
+#[inline(always)]
+pub fn is_link_local(address: &Address) -> bool {
+    u32::from_be(address[0]) >> 22 == 0xfe80 >> 6
 }
 
 /// Extension headers that are followed before a packet counts as hiding its transport header.

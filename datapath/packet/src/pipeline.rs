@@ -94,13 +94,13 @@ fn out_of_pod_ip<I: Ip>(
     // First, since every pod sends multicast from its link-local address when its link comes up; counted as foreign
     // sources they would hide the real ones.
     if I::is_multicast(&header.dst) {
-        return Err(out.drop(DropReason::Multicast));
+        return Err(to_group::<I>(packet, out, &header));
     }
     if header.src != own || own == [0; 4] {
         return Err(out.drop(DropReason::InvalidSource));
     }
-    if I::is_link_local(&header.dst) {
-        // Nobody but the node is on this link, and its link-local addresses are in no table that could protect them.
+    if I::is_local(&header.dst) {
+        // Nobody but the node is there, and these addresses of its are in no table that could protect them.
         return Err(out.drop(DropReason::Unroutable));
     }
     keep_from_tunnels::<I>(packet, tables, out, &header)?;
@@ -140,6 +140,12 @@ fn out_of_pod_ip<I: Ip>(
         routed: found.flags & ipcache_flag::ROUTED != 0,
     };
     Err(out.stop(Kind::Carry, 0))
+}
+
+/// Ends the way of a packet to a group: nobody is on the link whom it could be for.
+#[inline(always)]
+fn to_group<I: Ip>(packet: &impl Packet, out: &mut Outcome, header: &Header) -> Stop {
+    if I::is_signalling(packet, header) { out.stop(Kind::Absorb, 0) } else { out.drop(DropReason::Multicast) }
 }
 
 /// UDP to a node's tunnel port would let a pod speak with any identity.
@@ -271,8 +277,10 @@ fn arp(packet: &mut impl Packet, out: &mut Outcome, device: &DeviceValue) -> Sto
     let own = halves(device.addr4);
     if is_request && sender == own && target != own && device.addr4 != 0 {
         out.stop(Kind::Arp, 0)
+    } else if is_request && target == own && (sender == own || sender == (0, 0)) {
+        // Announcements and probes of the pod's own address (RFC 5227): nobody else is on this link.
+        out.stop(Kind::Absorb, 0)
     } else {
-        // Gratuitous, probes, replies: nobody else is on this link.
         out.drop(DropReason::Multicast)
     }
 }
@@ -285,7 +293,8 @@ fn halves(word: u32) -> (u16, u16) {
     (((host >> 16) as u16).to_be(), (host as u16).to_be())
 }
 
-/// Neighbour discovery stays on the pod's link: solicitations are answered, the rest is dropped.
+/// Neighbour discovery stays on the pod's link: solicitations of neighbours are answered, advertisements are dropped, and
+/// what wants no answer of ours is absorbed.
 #[inline(always)]
 fn neighbour_discovery(packet: &mut impl Packet, out: &mut Outcome, device: &DeviceValue) -> Step {
     let Some(view) = packet.view::<54>(0) else {
@@ -306,9 +315,14 @@ fn neighbour_discovery(packet: &mut impl Packet, out: &mut Outcome, device: &Dev
     if !(133..=137).contains(&kind) {
         return Ok(());
     }
-    if kind == 135 && (source == device.addr6 || V6::is_link_local(&source)) {
+    if kind == 133 || (kind == 135 && source == [0; 4]) {
+        // There is no router that advertises itself, and from no address it is somebody checking his own (RFC 4862
+        // section 5.4), who must get no answer.
+        return Err(out.stop(Kind::Absorb, 0));
+    }
+    if kind == 135 && (source == device.addr6 || ip::is_link_local(&source)) {
         // The kernel asks from the packet's source, and from its link-local address to see whether a neighbour is still
-        // there. From no address it is somebody checking his own (RFC 4862 section 5.4), who must get no answer.
+        // there.
         let target = packet.view::<78>(0).map(|view| view.words4::<62>());
         if target.is_some_and(|target| target != device.addr6) {
             return Err(out.stop(Kind::Neighbour, 0));
@@ -384,7 +398,8 @@ fn from_stack<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &mut O
         Err(reason) => return Err(out.drop(reason)),
     };
     if I::is_multicast(&header.dst) {
-        return Err(out.drop(DropReason::Multicast));
+        // The kernel speaks to the link of `cilium_host` as to any other.
+        return Err(to_group::<I>(packet, out, &header));
     }
     slot(tables, out, start, Stage::HostFwOut)?;
     let Some(endpoint) = tables.endpoint(&I::endpoint_key(&header.dst)) else {
@@ -408,22 +423,32 @@ pub fn to_container(packet: &mut impl Packet, tables: &impl Tables, out: &mut Ou
 #[inline(always)]
 fn in_from_stack(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, ifindex: u32, start: u8) -> Step {
     let device = device_on(tables, out, ifindex)?;
-    let parsed = match ethertype_of(packet, out)? {
-        ethertype::IPV4 => V4::parse(packet).map(|header| header.dst == [device.addr4, 0, 0, 0]),
-        ethertype::IPV6 => V6::parse(packet).map(|header| header.dst == device.addr6),
-        _ => Err(DropReason::UnsupportedProtocol),
-    };
-    let for_pod = match parsed {
-        Ok(for_pod) => for_pod,
-        Err(reason) => return Err(out.drop(reason)),
-    };
-    if !for_pod {
-        return Err(out.drop(DropReason::Unroutable));
+    match ethertype_of(packet, out)? {
+        ethertype::IPV4 => is_for_pod::<V4>(packet, out, [device.addr4, 0, 0, 0])?,
+        ethertype::IPV6 => is_for_pod::<V6>(packet, out, device.addr6)?,
+        _ => return Err(out.drop(DropReason::UnsupportedProtocol)),
     }
     slot(tables, out, start, Stage::IngressPolicy)?;
     slot(tables, out, start, Stage::Proxy)?;
     slot(tables, out, start, Stage::Deliver)?;
     Err(out.stop(Kind::Pass, 0))
+}
+
+/// Ends the way of a packet into a pod that is not to its address.
+#[inline(always)]
+fn is_for_pod<I: Ip>(packet: &impl Packet, out: &mut Outcome, own: [u32; 4]) -> Step {
+    let header = match I::parse(packet) {
+        Ok(header) => header,
+        Err(reason) => return Err(out.drop(reason)),
+    };
+    if header.dst == own {
+        Ok(())
+    } else if I::is_multicast(&header.dst) {
+        // The kernel of the node looks for neighbours and routers here when the device comes up.
+        Err(to_group::<I>(packet, out, &header))
+    } else {
+        Err(out.drop(DropReason::Unroutable))
+    }
 }
 
 /// Identity of a packet's source where no endpoint says it: from the prefix table, else outside the cluster.

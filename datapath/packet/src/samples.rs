@@ -162,6 +162,7 @@ pub fn rows() -> Vec<Row> {
     rows.extend(own_address());
     rows.extend(tunnel_ports());
     rows.extend(neighbours());
+    rows.extend(groups());
     rows.extend(errors());
     rows.extend(elsewhere());
     rows
@@ -202,11 +203,8 @@ fn pod_to_pod() -> Vec<Row> {
         dropped("IPv4 multicast", draft(A4, "224.0.0.251", 17, udp(5353, 5353, 9)).bytes(), DropReason::Multicast),
         dropped("IPv4 broadcast", draft(A4, "255.255.255.255", 17, udp(68, 67, 9)).bytes(), DropReason::Multicast),
         dropped("IPv6 multicast", draft(A6, "ff02::fb", 17, udp(5353, 5353, 9)).bytes(), DropReason::Multicast),
-        dropped(
-            "multicast listener report",
-            draft("fe80::9", "ff02::16", 58, icmp(143, 20)).ttl(1).bytes(),
-            DropReason::Multicast,
-        ),
+        dropped("loopback address", draft(A4, "127.0.0.1", 17, udp(1, 2, 9)).bytes(), DropReason::Unroutable),
+        dropped("loopback address, IPv6", draft(A6, "::1", 17, udp(1, 2, 9)).bytes(), DropReason::Unroutable),
         dropped(
             "the node's link-local address",
             draft(A6, "fe80::1", 17, udp(1, 8472, 9)).bytes(),
@@ -278,7 +276,9 @@ fn neighbours() -> Vec<Row> {
     vec![
         out("ARP for the router", arp(1, A4, "10.244.1.1"), Verdict::Answer(Answer::Arp)).check(answered_arp),
         out("ARP for another pod", arp(1, A4, B4), Verdict::Answer(Answer::Arp)).check(answered_arp),
-        dropped("gratuitous ARP", arp(1, A4, A4), DropReason::Multicast),
+        out("gratuitous ARP", arp(1, A4, A4), Verdict::Absorb),
+        out("ARP probe", arp(1, "0.0.0.0", A4), Verdict::Absorb),
+        dropped("gratuitous ARP with another's address", arp(1, B4, B4), DropReason::Multicast),
         dropped("ARP with another's address", arp(1, B4, "10.244.1.1"), DropReason::Multicast),
         dropped("ARP reply", arp(2, A4, "10.244.1.1"), DropReason::Multicast),
         out("solicitation for the router", solicitation(A6, router6, true), Verdict::Answer(Answer::Neighbour))
@@ -291,12 +291,55 @@ fn neighbours() -> Vec<Row> {
             Verdict::Answer(Answer::Neighbour),
         )
         .check(answered_neighbour),
-        dropped("duplicate address detection", solicitation("::", A6, false), DropReason::ForbiddenIcmp6),
+        out("duplicate address detection", solicitation("::", A6, false), Verdict::Absorb),
+        out("router solicitation", draft("fe80::9", "ff02::2", 58, icmp(133, 0)).ttl(255).bytes(), Verdict::Absorb),
         dropped(
-            "router solicitation",
-            draft("fe80::9", "ff02::2", 58, icmp(133, 0)).ttl(255).bytes(),
+            "router advertisement",
+            draft("fe80::9", "ff02::1", 58, icmp(134, 8)).ttl(255).bytes(),
             DropReason::ForbiddenIcmp6,
         ),
+        dropped(
+            "neighbour advertisement",
+            draft("fe80::9", "ff02::1", 58, icmp(136, 16)).ttl(255).bytes(),
+            DropReason::ForbiddenIcmp6,
+        ),
+    ]
+}
+
+/// What is sent to groups: out of a pod, and by the node's kernel into a pod's device and its own.
+fn groups() -> Vec<Row> {
+    let report = |ttl| draft("fe80::9", "ff02::16", 58, icmp(143, 20)).ttl(ttl);
+    let router_alert = [58, 0, 5, 2, 0, 0, 1, 0];
+    let (host, into) = (Entry::FromHost, Entry::ToContainer);
+    let multicast = Verdict::Drop(DropReason::Multicast);
+    vec![
+        out("listener report", report(1).bytes(), Verdict::Absorb),
+        out("listener report with router alert", report(1).extensions(0, &router_alert).bytes(), Verdict::Absorb),
+        out("listener report from afar", report(64).bytes(), multicast),
+        out("listener query", draft("fe80::9", "ff02::1", 58, icmp(130, 20)).ttl(1).bytes(), multicast),
+        out("IGMP report", draft(A4, "224.0.0.22", 2, icmp(0x22, 8)).ttl(1).bytes(), Verdict::Absorb),
+        out("IGMP from afar", draft(A4, "224.0.0.22", 2, icmp(0x22, 8)).bytes(), multicast),
+        row("the kernel's listener report to a pod", into, report(1).bytes(), Verdict::Absorb),
+        row(
+            "the kernel's address detection on a host end",
+            into,
+            solicitation("::", "fe80::1", false),
+            Verdict::Absorb,
+        ),
+        row(
+            "the kernel's router solicitation",
+            into,
+            draft("::", "ff02::2", 58, icmp(133, 0)).ttl(255).bytes(),
+            Verdict::Absorb,
+        ),
+        row(
+            "multicast into a pod",
+            into,
+            draft("192.168.10.101", "224.0.0.251", 17, udp(5353, 5353, 9)).bytes(),
+            multicast,
+        ),
+        row("the kernel's listener report to nobody", host, report(1).bytes(), Verdict::Absorb),
+        row("multicast by cilium_host", host, draft("fe80::9", "ff02::fb", 17, udp(5353, 5353, 9)).bytes(), multicast),
     ]
 }
 

@@ -38,6 +38,8 @@ pub enum Kind {
     HostUnreachable,
     /// [`IcmpError::TooBig`].
     TooBig,
+    /// [`Verdict::Absorb`].
+    Absorb,
     /// [`Verdict::Slot`].
     Slot,
     /// [`Verdict::Drop`].
@@ -86,6 +88,7 @@ impl Outcome {
             Kind::TimeExceeded => Verdict::Answer(Answer::Icmp(IcmpError::TimeExceeded)),
             Kind::HostUnreachable => Verdict::Answer(Answer::Icmp(IcmpError::HostUnreachable)),
             Kind::TooBig => Verdict::Answer(Answer::Icmp(IcmpError::TooBig(self.value))),
+            Kind::Absorb => Verdict::Absorb,
             Kind::Slot => Verdict::Slot(Stage::from_number(self.value).unwrap_or(Stage::Lb)),
             // Lossless: `drop` wrote a reason.
             Kind::Drop => Verdict::Drop(DropReason::from_number(self.value as u8).unwrap_or(DropReason::Slot)),
@@ -116,6 +119,8 @@ pub enum Verdict {
     Carry(Peer),
     /// Turn it into an answer and send it back where it came from.
     Answer(Answer),
+    /// The link's own signalling, which has been heard and goes nowhere. No drop: nobody misses it.
+    Absorb,
     /// A slot program has it next.
     Slot(Stage),
     /// Drop and count.

@@ -5,7 +5,7 @@ use aya_ebpf::{
     bindings::{bpf_fib_lookup as FibLookup, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
     helpers::{bpf_fib_lookup, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
 };
-use kinesin_abi::{Direction, DropEvent, DropReason, Entry, FAMILY_V4, FORWARDED, metric_index};
+use kinesin_abi::{Direction, DropEvent, DropReason, Entry, FAMILY_V4, FORWARDED, SIGNALLING, metric_index};
 use kinesin_packet::{
     Answer, IcmpError, Kind, Outcome, Packet, Peer, Tables as _, answer,
     ip::{self, Ip, V4, V6, ethertype},
@@ -58,6 +58,10 @@ pub fn act(packet: &mut TcPacket, entry: Entry, out: &Outcome) -> i32 {
                 unsafe { KIN_SLOTS.tail_call(&packet.ctx, out.value) };
             }
             drop(packet, entry, DropReason::MissedTailCall as u32)
+        }
+        Kind::Absorb => {
+            count(packet, SIGNALLING, direction_of(entry));
+            SHOT
         }
         Kind::Drop => drop(packet, entry, out.value),
     }
@@ -178,15 +182,20 @@ fn redirect_to(packet: &TcPacket, ifindex: u32, next_hop: &mut bpf_redir_neigh) 
 /// Counts and reports a drop. Not inlined: a program has many places that drop.
 #[inline(never)]
 pub fn drop(packet: &TcPacket, entry: Entry, reason: u32) -> i32 {
-    let direction = match entry {
-        Entry::FromContainer => Direction::Egress,
-        _ => Direction::Ingress,
-    };
     // Lossless: reasons are bytes.
     let reason = reason as u8;
-    count(packet, reason, direction);
+    count(packet, reason, direction_of(entry));
     report(packet, entry, reason);
     SHOT
+}
+
+/// The direction of what ends at an entry, seen from the endpoint.
+#[inline(always)]
+fn direction_of(entry: Entry) -> Direction {
+    match entry {
+        Entry::FromContainer => Direction::Egress,
+        _ => Direction::Ingress,
+    }
 }
 
 /// Counts a packet under a reason.

@@ -12,7 +12,7 @@ mod packet;
 mod state;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use kinesin_abi::{DropReason, Entry};
+use kinesin_abi::{DropReason, Entry, FIRST_DROP};
 use kinesin_packet::{Kind, Outcome, pipeline};
 
 use crate::{maps::KernelTables, packet::TcPacket};
@@ -72,7 +72,8 @@ pub fn cont_deliver(ctx: TcContext) -> i32 {
 pub fn cont_drop(ctx: TcContext) -> i32 {
     let packet = TcPacket::new(ctx);
     let (entry, number) = state::reason().unwrap_or((Entry::FromNetdev, 0));
-    let number = if number == 0 { DropReason::Slot as u8 } else { number };
+    // A number that is none of a drop would hide it from whoever counts drops.
+    let number = if number < FIRST_DROP { DropReason::Slot as u8 } else { number };
     act::drop(&packet, entry, u32::from(number))
 }
 

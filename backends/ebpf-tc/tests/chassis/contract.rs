@@ -1,6 +1,7 @@
 //! What `Chassis` promises: attach, apply, detach, retire.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::IpAddr,
     sync::Arc,
@@ -230,6 +231,45 @@ fn has_no_pins(node: &Node) -> bool {
 
 fn is_loaded(id: u32) -> bool {
     aya::programs::loaded_programs().any(|info| info.is_ok_and(|info| info.id() == id))
+}
+
+#[test]
+fn chassis_7_idle_pods_and_their_node_drop_nothing() {
+    let mut node = Node::alone(Ways::Default);
+    let pods = [node.pod(10), node.pod(11)];
+    // Routers are solicited after a second at most (RFC 4861 section 6.3.7), groups are reported within two.
+    std::thread::sleep(Duration::from_millis(3500));
+    let chassis = Arc::clone(&node.chassis);
+    let counters = node.block(move || async move { chassis.counters().await }).expect("counters");
+    let drops: Vec<_> = counters.iter().filter(|counter| counter.is_drop()).collect();
+    assert!(drops.is_empty(), "{drops:?}");
+    // The kernels of node and pods were not silent, and it has a name.
+    let signalling = counters.iter().find(|counter| counter.reason == kinesin_abi::SIGNALLING).expect("signalling");
+    assert_eq!(signalling.text, "Link signalling");
+    drop(pods);
+}
+
+#[test]
+fn listed_addresses_are_those_of_pods_and_node_and_no_others() {
+    let mut node = Node::alone(Ways::Default);
+    let pod = node.pod(10);
+    node.apply().expect("apply");
+    let chassis = Arc::clone(&node.chassis);
+    let rows = node.block(move || async move { chassis.addresses().await }).expect("addresses");
+    let of = |host| rows.iter().filter(|row| row.host == host).map(|row| row.ip).collect::<BTreeSet<_>>();
+    assert_eq!(of(false), pod.endpoint.addresses.iter().copied().collect());
+    assert_eq!(of(true), node.spec.addresses.iter().chain(&node.spec.router).copied().collect());
+}
+
+#[test]
+fn forwarded_packets_are_counted_as_success() {
+    let mut node = Node::alone(Ways::Default);
+    let (a, b) = (node.pod(10), node.pod(11));
+    assert!(pings(&a.netns, b.ip(Family::V4)));
+    let chassis = Arc::clone(&node.chassis);
+    let counters = node.block(move || async move { chassis.counters().await }).expect("counters");
+    let texts: BTreeSet<_> = counters.iter().filter(|found| found.reason == 0).map(|found| &*found.text).collect();
+    assert_eq!(texts, BTreeSet::from(["Success"]));
 }
 
 #[test]

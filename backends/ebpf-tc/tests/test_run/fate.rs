@@ -4,7 +4,7 @@ use aya::{
     maps::{MapData, PerCpuArray},
     programs::{TestRun as _, TestRunOptions},
 };
-use kinesin_abi::{Direction, DropReason, Entry, Mark, Metric, map, metric_index};
+use kinesin_abi::{Direction, DropReason, Entry, Mark, Metric, SIGNALLING, map, metric_index};
 use kinesin_packet::{
     Verdict,
     host::{self, Buffer, HostTables},
@@ -20,24 +20,25 @@ pub(crate) enum Fate {
     Pass { mark: u32, bytes: Vec<u8> },
     /// Redirected. A test run does not say where to; the MACs in the bytes do.
     Redirect { bytes: Vec<u8> },
-    /// Dropped and counted under this reason, once.
-    Drop(DropReason),
+    /// Ended here and counted under this number, once.
+    End(u8),
 }
 
 impl Kernel {
-    fn dropped(&mut self, entry: Entry) -> Vec<(DropReason, u64)> {
+    fn ended(&mut self, entry: Entry) -> Vec<(u8, u64)> {
         let direction = if entry == Entry::FromContainer { Direction::Egress } else { Direction::Ingress };
         let metrics: PerCpuArray<&mut MapData, Metric> = self.map(map::METRICS);
-        let count = |reason: DropReason| {
-            let values = metrics.get(&metric_index(reason as u8, direction), 0).unwrap();
+        let count = |number| {
+            let values = metrics.get(&metric_index(number, direction), 0).unwrap();
             values.iter().map(|metric| metric.packets).sum()
         };
-        DropReason::ALL.iter().map(|reason| (*reason, count(*reason))).collect()
+        let drops = DropReason::ALL.iter().map(|reason| *reason as u8);
+        drops.chain([SIGNALLING]).map(|number| (number, count(number))).collect()
     }
 
     /// Runs a packet through one entry point.
     pub(crate) fn run(&mut self, entry: Entry, packet: &Buffer) -> Fate {
-        let before = self.dropped(entry);
+        let before = self.ended(entry);
         let context = context(packet.segment_size);
         let (mut context_out, mut bytes) = (vec![0; context.len()], vec![0; packet.bytes.len() + 256]);
         let options = TestRunOptions {
@@ -53,11 +54,11 @@ impl Kernel {
             -1 => Fate::Pass { mark: u32::from_ne_bytes(context_out[8..12].try_into().unwrap()), bytes },
             7 => Fate::Redirect { bytes },
             2 => {
-                let after = self.dropped(entry);
+                let after = self.ended(entry);
                 let counted: Vec<_> = before.iter().zip(&after).filter(|(old, new)| old.1 != new.1).collect();
                 match counted[..] {
-                    [(old, new)] if new.1 == old.1 + 1 => Fate::Drop(new.0),
-                    _ => panic!("a drop is counted once under one reason, not as {counted:?}"),
+                    [(old, new)] if new.1 == old.1 + 1 => Fate::End(new.0),
+                    _ => panic!("what ends is counted once under one number, not as {counted:?}"),
                 }
             }
             other => panic!("{entry:?} returned {other}"),
@@ -74,7 +75,8 @@ pub(crate) fn on_host(tables: &HostTables, entry: Entry, packet: &Buffer) -> (Ve
         Verdict::Pass => Fate::Pass { mark: 0, bytes },
         Verdict::ToStack(Mark(mark)) => Fate::Pass { mark, bytes },
         Verdict::Deliver { .. } | Verdict::Carry(_) | Verdict::Answer(_) => Fate::Redirect { bytes },
-        Verdict::Drop(reason) => Fate::Drop(reason),
+        Verdict::Absorb => Fate::End(SIGNALLING),
+        Verdict::Drop(reason) => Fate::End(reason as u8),
         Verdict::Slot(stage) => panic!("no slot is filled, yet {stage:?} was asked for"),
     };
     (verdict, fate)

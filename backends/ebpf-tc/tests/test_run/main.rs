@@ -118,7 +118,7 @@ fn errors_beyond_the_limit_are_counted_and_not_sent() {
     assert!(matches!(kernel.run(row.entry, &row.packet), Fate::Redirect { .. }));
     // Far inside the second in which nothing is refilled, and on whichever CPU the runs happen.
     kernel.set_bucket(Bucket { refilled, tokens: 0 });
-    assert_eq!(kernel.run(row.entry, &row.packet), Fate::Drop(DropReason::RateLimited));
+    assert_eq!(kernel.run(row.entry, &row.packet), Fate::End(DropReason::RateLimited as u8));
 }
 
 #[test]
