@@ -1,0 +1,157 @@
+//! A node for one implementation of [`Ipam`]: instances come and go, the state directory stays.
+
+use std::{net::IpAddr, sync::Arc};
+
+use kinesin_core::{
+    ipam::{AllocateRequest, Block, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease, Owner},
+    registry::{BuildContext, BuildError, IpamBackend},
+    values::{Families, Family},
+};
+use tempfile::TempDir;
+
+use crate::{
+    contract::{
+        families,
+        workbench::{Waiter, context, directory, leftovers},
+    },
+    outcome::Stop,
+};
+
+type Make = dyn Fn(&BuildContext) -> Result<Arc<dyn Ipam>, BuildError> + Send + Sync;
+
+/// How instances of one implementation are made.
+pub struct Harness {
+    name: String,
+    families: Result<Families, Stop>,
+    make: Box<Make>,
+}
+
+impl Harness {
+    /// Of a registered backend, with its section at its defaults.
+    #[must_use]
+    pub fn of(backend: &'static IpamBackend) -> Self {
+        let families = families(backend.name, backend.provides);
+        Self { name: backend.name.to_owned(), families, make: Box::new(backend.build) }
+    }
+
+    /// Of an implementation that is in no registry and serves both families.
+    pub fn new(
+        name: &str,
+        make: impl Fn(&BuildContext) -> Result<Arc<dyn Ipam>, BuildError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.to_owned(), families: Ok(Families::DUAL), make: Box::new(make) }
+    }
+
+    /// A fresh node with a first instance.
+    pub(super) fn node(&self) -> Result<Node<'_>, Stop> {
+        let (families, dir, waiter) = (self.families.clone()?, directory()?, Waiter::new()?);
+        let ipam = self.start(families, &dir)?;
+        Ok(Node { harness: self, families, dir, waiter, ipam })
+    }
+
+    fn start(&self, families: Families, dir: &TempDir) -> Result<Arc<dyn Ipam>, Stop> {
+        let built = (self.make)(&context(&self.name, families, dir.path()));
+        built.map_err(|error| Stop::broken(format!("cannot be built with its defaults: {error}")))
+    }
+}
+
+impl std::fmt::Debug for Harness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// A node with one instance at a time.
+#[derive(Debug)]
+pub(super) struct Node<'a> {
+    harness: &'a Harness,
+    /// Families that the implementation serves.
+    pub(super) families: Families,
+    dir: TempDir,
+    waiter: Waiter,
+    pub(super) ipam: Arc<dyn Ipam>,
+}
+
+impl Node<'_> {
+    /// The agent ends without a word, and another one starts.
+    pub(super) fn restart(&mut self) -> Result<(), Stop> {
+        self.ipam = self.harness.start(self.families, &self.dir)?;
+        Ok(())
+    }
+
+    /// The desired state with these blocks, as far as their family is served.
+    pub(super) fn state(&self, cidrs: &[&str]) -> IpamDesired {
+        let blocks = cidrs.iter().map(|cidr| block(cidr)).filter(|b| self.families.contains(Family::of_net(&b.cidr)));
+        IpamDesired { blocks: blocks.collect(), ..IpamDesired::default() }
+    }
+
+    pub(super) fn apply(&self, desired: &IpamDesired) -> Result<Result<(), IpamError>, Stop> {
+        self.waiter.wait("apply", self.ipam.apply(desired))
+    }
+
+    /// Applies what must be taken.
+    pub(super) fn take(&self, desired: &IpamDesired) -> Result<(), Stop> {
+        self.apply(desired)?.map_err(|error| Stop::broken(format!("apply refused ordinary blocks: {error}")))
+    }
+
+    pub(super) fn allocate(&self, who: &str, families: Families) -> Result<Result<Lease, IpamError>, Stop> {
+        self.waiter.wait("allocate", self.ipam.allocate(&request(who, families)))
+    }
+
+    /// Leases what must be there to lease, of every family that is served.
+    pub(super) fn lease(&self, who: &str) -> Result<Lease, Stop> {
+        let lease = self.allocate(who, self.families)?;
+        lease.map_err(|error| Stop::broken(format!("allocate for {who:?} failed while addresses are free: {error}")))
+    }
+
+    /// Leases one address of one family until none is left; the answer ends with the error.
+    pub(super) fn fill(&self, family: Family) -> Result<(Vec<Lease>, IpamError), Stop> {
+        let only = Families { v4: family == Family::V4, v6: family == Family::V6 };
+        let mut leases = Vec::new();
+        // Twice as many as any block of the cases has.
+        for number in 0..64 {
+            match self.allocate(&format!("{family}-{number}"), only)? {
+                Ok(lease) => leases.push(lease),
+                Err(error) => return Ok((leases, error)),
+            }
+        }
+        Err(Stop::broken(format!("{} leases came from blocks that have no more than 32 addresses", leases.len())))
+    }
+
+    pub(super) fn restore(&self, lease: &Lease) -> Result<Result<(), IpamError>, Stop> {
+        self.waiter.wait("restore", self.ipam.restore(lease))
+    }
+
+    pub(super) fn release(&self, who: &str) -> Result<Option<Lease>, Stop> {
+        let released = self.waiter.wait("release", self.ipam.release(who))?;
+        released.map_err(|error| Stop::broken(format!("release of {who:?} failed: {error}")))
+    }
+
+    pub(super) fn retire(&self) -> Result<Result<(), IpamError>, Stop> {
+        self.waiter.wait("retire", self.ipam.retire())
+    }
+
+    pub(super) fn snapshot(&self) -> IpamSnapshot {
+        self.ipam.snapshot()
+    }
+
+    /// Files in the state directory.
+    pub(super) fn files(&self) -> Result<Vec<String>, Stop> {
+        leftovers(self.dir.path())
+    }
+}
+
+/// A block of the default pool.
+pub(super) fn block(cidr: &str) -> Block {
+    Block { pool: "default".to_owned(), cidr: cidr.parse().expect("the cases write networks") }
+}
+
+pub(super) fn ip(text: &str) -> IpAddr {
+    text.parse().expect("the cases write addresses")
+}
+
+/// A request of a Pod whose name is the attachment's.
+pub(super) fn request(who: &str, families: Families) -> AllocateRequest {
+    let owner = Owner::Pod { namespace: "default".to_owned(), name: who.to_owned() };
+    AllocateRequest { attachment: who.to_owned(), owner, families, pool: None }
+}

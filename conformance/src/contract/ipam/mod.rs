@@ -1,0 +1,31 @@
+//! The contract of [`kinesin_core::ipam::Ipam`].
+//!
+//! Each behaviour is judged twice: by a short story of its own, and by random histories (lease, release, restart,
+//! change of blocks, exhaustion) against a model, of which only the breaches of that behaviour count.
+
+mod behaviours;
+mod harness;
+mod history;
+mod model;
+
+pub use harness::Harness;
+
+use super::Behaviour;
+
+/// Every behaviour, by number.
+pub const BEHAVIOURS: &[Behaviour<Harness>] = &[
+    Behaviour {
+        id: "IPAM-1",
+        title: "addresses lie in applied blocks and are no network or broadcast address",
+        judge: behaviours::ipam_1,
+    },
+    Behaviour { id: "IPAM-2", title: "no address is leased twice", judge: behaviours::ipam_2 },
+    Behaviour { id: "IPAM-3", title: "same attachment same lease", judge: behaviours::ipam_3 },
+    Behaviour { id: "IPAM-4", title: "every requested family or none", judge: behaviours::ipam_4 },
+    Behaviour { id: "IPAM-5", title: "released addresses can be leased again", judge: behaviours::ipam_5 },
+    Behaviour { id: "IPAM-6", title: "restore takes exactly the lease", judge: behaviours::ipam_6 },
+    Behaviour { id: "IPAM-7", title: "a full pool says so with its counts", judge: behaviours::ipam_7 },
+    Behaviour { id: "IPAM-8", title: "apply is idempotent and old blocks drain", judge: behaviours::ipam_8 },
+    Behaviour { id: "IPAM-9", title: "reserved addresses are never leased", judge: behaviours::ipam_9 },
+    Behaviour { id: "IPAM-10", title: "retire waits for leases and leaves nothing", judge: behaviours::ipam_10 },
+];

@@ -1,0 +1,91 @@
+//! Hears every change of a node's kernel, also one that is undone at once.
+
+use std::net::IpAddr;
+
+use futures::{TryStreamExt as _, channel::mpsc::UnboundedReceiver};
+use ipnet::IpNet;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    address::AddressAttribute,
+    route::{RouteAddress, RouteAttribute, RouteType},
+};
+use rtnetlink::{MulticastGroup, new_multicast_connection, packet_core::NetlinkPayload, sys::SocketAddr};
+use tokio::task::JoinHandle;
+
+use super::view::automatic;
+
+type Message = (rtnetlink::packet_core::NetlinkMessage<RouteNetlinkMessage>, SocketAddr);
+
+/// A socket that has joined the kernel's announcements of routes and addresses.
+#[derive(Debug)]
+pub(super) struct Watch {
+    handle: rtnetlink::Handle,
+    messages: UnboundedReceiver<Message>,
+    connection: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Starts to listen in the calling thread's network namespace.
+    pub(super) fn start() -> std::io::Result<Self> {
+        let groups = [
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+        ];
+        let (connection, handle, messages) = new_multicast_connection(&groups)?;
+        Ok(Self { handle, messages, connection: tokio::spawn(connection) })
+    }
+
+    /// What changed since the last call, in words.
+    pub(super) async fn changes(&mut self) -> Result<Vec<String>, rtnetlink::Error> {
+        // Announcements and answers share the socket, so after an answer everything before it has been read.
+        self.handle.link().get().execute().try_collect::<Vec<_>>().await?;
+        let mut changes = Vec::new();
+        while let Ok((message, _)) = self.messages.try_recv() {
+            if let NetlinkPayload::InnerMessage(message) = message.payload {
+                changes.extend(told(&message));
+            }
+        }
+        Ok(changes)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// A change in words; none for what the kernel does by itself.
+fn told(message: &RouteNetlinkMessage) -> Option<String> {
+    let (verb, route) = match message {
+        RouteNetlinkMessage::NewRoute(route) => ("set", route),
+        RouteNetlinkMessage::DelRoute(route) => ("removed", route),
+        RouteNetlinkMessage::NewAddress(found) => return address("set", &found.attributes, found.header.prefix_len),
+        RouteNetlinkMessage::DelAddress(found) => {
+            return address("removed", &found.attributes, found.header.prefix_len);
+        }
+        _ => return None,
+    };
+    let dst = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    });
+    let length = route.header.destination_prefix_length;
+    if route.header.kind != RouteType::Unicast || dst.is_some_and(automatic) {
+        return None;
+    }
+    let dst = dst.map_or_else(|| format!("default/{length}"), |ip| format!("{ip}/{length}"));
+    Some(format!("the route to {dst} was {verb}"))
+}
+
+fn address(verb: &str, attributes: &[AddressAttribute], length: u8) -> Option<String> {
+    let ip = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(ip) | AddressAttribute::Address(ip) => Some(*ip),
+        _ => None,
+    })?;
+    let address = IpNet::new(ip, length).ok()?;
+    (!automatic(ip)).then(|| format!("the address {address} was {verb}"))
+}

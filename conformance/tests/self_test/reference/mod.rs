@@ -1,0 +1,4 @@
+//! Implementations as plain as the contracts allow.
+
+pub(crate) mod ipam;
+pub(crate) mod routing;
