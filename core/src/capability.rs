@@ -21,6 +21,8 @@ impl Capability {
     pub const IPV4: Self = Self("ipv4");
     /// Serves IPv6 pods.
     pub const IPV6: Self = Self("ipv6");
+    /// Leases from pools that requests choose by name, not from `default` alone.
+    pub const NAMED_POOLS: Self = Self("named-pools");
 }
 
 impl fmt::Display for Capability {

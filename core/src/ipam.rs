@@ -24,6 +24,8 @@ use crate::values::{Families, Family};
 ///   new ones.
 /// - IPAM-9: reserved addresses are never leased.
 /// - IPAM-10: `retire` answers `InUse` while a lease is left, and otherwise leaves nothing behind.
+/// - IPAM-11: a new address comes from a block of the requested pool, or of the mode's default pool when none is
+///   requested; a pool without blocks answers `UnknownPool` or `NotReady`, and nothing is leased.
 #[async_trait]
 pub trait Ipam: fmt::Debug + Send + Sync + 'static {
     /// Takes over the blocks that this node may lease from.
