@@ -11,11 +11,11 @@ use super::{
 };
 
 /// Path in the values file under which backends have their own options.
-const SECTIONS: &str = "backendConfig";
+pub(super) const SECTIONS: &str = "backendConfig";
 /// Path under which ConfigMap keys stand as they are.
-const VERBATIM: &str = "extraConfig";
+pub(super) const VERBATIM: &str = "extraConfig";
 /// The agent writes this file into the directory that the chart names.
-const CONFLIST: &str = "/05-cilium.conflist";
+pub(super) const CONFLIST: &str = "/05-cilium.conflist";
 
 /// Renders the ConfigMap `cilium-config` of a values file, as the chart does.
 ///
@@ -50,6 +50,7 @@ pub fn to_config_map(values: &str) -> Result<BTreeMap<String, String>, ConfigErr
         .map(|key| (key.key.to_owned(), key.default.to_owned()))
         .collect();
     let names_backend = |key: &str| written.iter().any(|found| found.key == key);
+    let set = names_backend("auto-direct-node-routes");
     // The alias must not contradict a choice by registry name, so it is left out then.
     if names_backend("backends.ipam") {
         map.remove("ipam");
@@ -61,7 +62,6 @@ pub fn to_config_map(values: &str) -> Result<BTreeMap<String, String>, ConfigErr
     map.extend(written.into_iter().map(|written| (written.key, written.value)));
     if map.get("routing-mode").is_some_and(|mode| mode == "tunnel") {
         // The default suits native routing only; what the file itself says stays, to be refused at load.
-        let set = parsed.get("autoDirectNodeRoutes").is_some();
         map.retain(|key, _| set || key != "auto-direct-node-routes");
     }
     let mode = map.get("ipam").cloned().unwrap_or_default();
@@ -93,8 +93,16 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
 /// Turns values into ConfigMap keys; `origin` is the file's name.
 pub(super) fn translate(values: &Value, origin: &str) -> (Vec<Written>, Vec<Problem>) {
     let mut walk = Walk { origin, written: Vec::new(), problems: Vec::new() };
-    walk.mapping("", values);
+    // Helm knows no order of keys, so the file's cannot decide: keys as they are win over the values that mean the same.
+    let (last, first) =
+        values.as_mapping().into_iter().flatten().partition(|(name, _)| name.as_str() == Some(VERBATIM));
+    walk.mapping("", &Value::Mapping(cloned(first)));
+    walk.mapping("", &Value::Mapping(cloned(last)));
     (walk.written, walk.problems)
+}
+
+fn cloned(entries: Vec<(&Value, &Value)>) -> serde_yaml_ng::Mapping {
+    entries.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 struct Walk<'a> {
@@ -246,7 +254,12 @@ fn text_of(key: &Key, value: &Value) -> Result<String, String> {
         (_, Value::Mapping(entries)) if key.kind == Kind::Text => {
             let pairs: Option<Vec<_>> =
                 entries.iter().map(|(name, value)| Some(format!("{}={}", scalar(name)?, scalar(value)?))).collect();
-            pairs.map(|pairs| pairs.join(",")).ok_or_else(|| "is nested too deep".to_owned())
+            // Sorted, as Helm does with every mapping.
+            let sorted = |mut pairs: Vec<String>| {
+                pairs.sort();
+                pairs.join(",")
+            };
+            pairs.map(sorted).ok_or_else(|| "is nested too deep".to_owned())
         }
         _ => scalar(value).ok_or_else(|| "is no single value".to_owned()),
     }

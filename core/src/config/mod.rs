@@ -13,6 +13,7 @@ mod helm;
 pub mod keys;
 mod layers;
 mod resolve;
+pub mod schema;
 mod section;
 mod tree;
 

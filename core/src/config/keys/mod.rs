@@ -155,6 +155,16 @@ pub(super) fn is_chart_only(path: &str) -> bool {
         .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
+/// Every path that the chart uses for manifests only.
+pub(super) fn chart_only_paths() -> impl Iterator<Item = &'static str> {
+    cilium::CHART_ONLY.iter().copied()
+}
+
+/// Every path that the values file once had, with what to write in its place.
+pub(super) fn removed_helm_paths() -> impl Iterator<Item = (&'static str, &'static str)> {
+    removed::HELM.iter().copied()
+}
+
 /// Whether anything below this prefix (a dot at its end) is used for manifests only.
 pub(super) fn leads_to_chart_only(below: &str) -> bool {
     cilium::CHART_ONLY.iter().any(|path| path.starts_with(below))
