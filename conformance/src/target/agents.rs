@@ -1,0 +1,63 @@
+//! The agents as the API knows them.
+
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams},
+};
+use tokio::runtime::Handle;
+
+use crate::cluster::Stop;
+
+/// Label of the agents' pods.
+pub(super) const AGENTS: &str = "k8s-app=cilium";
+/// How long agents may take to come back.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(50);
+
+pub(super) fn api(client: &Client, namespace: &str) -> Api<Pod> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+pub(super) fn list(runtime: &Handle, client: &Client, namespace: &str) -> Result<Vec<Pod>, Stop> {
+    let listed = runtime.block_on(api(client, namespace).list(&ListParams::default().labels(AGENTS)));
+    listed.map(|list| list.items).map_err(|error| Stop::target(&error))
+}
+
+pub(super) fn is_ready(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    pod.metadata.deletion_timestamp.is_none() && conditions.any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// Deletes every agent's pod, and waits until as many others are ready.
+pub(super) fn restart(runtime: &Handle, client: &Client, namespace: &str) -> Result<(), Stop> {
+    let before = list(runtime, client, namespace)?;
+    if before.is_empty() {
+        return Err(Stop::broken(format!("there are no pods with label {AGENTS} in namespace {namespace}")));
+    }
+    for name in before.iter().filter_map(|pod| pod.metadata.name.as_deref()) {
+        let deleted = runtime.block_on(api(client, namespace).delete(name, &DeleteParams::default()));
+        deleted.map_err(|error| Stop::target(&error))?;
+    }
+    let old: BTreeSet<_> = before.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let now = list(runtime, client, namespace)?;
+        let is_old = |pod: &Pod| pod.metadata.uid.as_ref().is_some_and(|uid| old.contains(uid));
+        let (gone, ready) = (!now.iter().any(is_old), now.iter().filter(|pod| is_ready(pod)).count());
+        if gone && ready == before.len() {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            let within = PATIENCE.as_secs();
+            return Err(Stop::broken(format!("of {} restarted agents {ready} are ready after {within} s", before.len())));
+        }
+        thread::sleep(LOOK);
+    }
+}
