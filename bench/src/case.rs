@@ -1,0 +1,200 @@
+//! What can be measured, and between whom.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Who is compared. Kinesin is measured against each of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Contender {
+    /// Two nodes of a lab with the real agent and CNI plugin.
+    Kinesin,
+    /// Two namespaces and a veth pair: the floor, with nothing in between.
+    Veth,
+    /// Routes and the kernel's forwarding, as set up by hand.
+    Routing,
+    /// The reference plugins `bridge` and `host-local`, with routes between the nodes.
+    Bridge,
+}
+
+impl Contender {
+    /// All of them, Kinesin first.
+    pub const ALL: [Self; 4] = [Self::Kinesin, Self::Veth, Self::Routing, Self::Bridge];
+
+    /// Its name on the command line and in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kinesin => "kinesin",
+            Self::Veth => "veth",
+            Self::Routing => "routing",
+            Self::Bridge => "bridge",
+        }
+    }
+}
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Where the two pods are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// Both on one node.
+    SameNode,
+    /// On two nodes of one segment. A bare veth pair has no nodes: it is the same floor here.
+    OtherNode,
+}
+
+/// Address family of the traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    /// One TCP connection, as fast as it goes, with the segmentation offload of the devices.
+    TcpStream,
+    /// The same with a maximum segment of 536 bytes, segmented before the pod's device: every segment is a packet.
+    TcpSegmented,
+    /// Datagrams of 64 bytes of payload, one system call each.
+    Udp64,
+    /// One byte to and fro over one TCP connection.
+    TcpRr,
+    /// One byte to and fro in datagrams.
+    UdpRr,
+}
+
+impl Load {
+    const ALL: [Self; 5] = [Self::TcpStream, Self::TcpSegmented, Self::Udp64, Self::TcpRr, Self::UdpRr];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::TcpStream => "tcp-stream",
+            Self::TcpSegmented => "tcp-segmented",
+            Self::Udp64 => "udp-64",
+            Self::TcpRr => "tcp-rr",
+            Self::UdpRr => "udp-rr",
+        }
+    }
+}
+
+/// One thing that is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Case {
+    /// Traffic from pod to pod.
+    Traffic {
+        /// Where the pods are.
+        scope: Scope,
+        /// What they send.
+        load: Load,
+        /// Over which family.
+        family: Family,
+    },
+    /// CNI ADD and DEL, so many at once.
+    Add {
+        /// 1, or how many pods a node starts together.
+        parallel: usize,
+    },
+    /// The agent's start and memory.
+    Agent,
+    /// What the kernel programs cost, in the kernel's test run.
+    Programs,
+}
+
+impl Case {
+    /// Every case.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            for scope in [Scope::SameNode, Scope::OtherNode] {
+                all.extend(Load::ALL.map(|load| Self::Traffic { scope, load, family }));
+            }
+        }
+        all.extend([Self::Add { parallel: 1 }, Self::Add { parallel: 100 }, Self::Agent, Self::Programs]);
+        all
+    }
+
+    /// Its name on the command line and in tables.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Traffic { scope, load, family } => {
+                let scope = match scope {
+                    Scope::SameNode => "same-node",
+                    Scope::OtherNode => "other-node",
+                };
+                let family = if family == Family::V6 { "-v6" } else { "" };
+                format!("{scope}/{}{family}", load.name())
+            }
+            Self::Add { parallel } => format!("add/{parallel}"),
+            Self::Agent => "agent".to_owned(),
+            Self::Programs => "programs".to_owned(),
+        }
+    }
+
+    /// What it measures, in a line.
+    #[must_use]
+    pub const fn summary(self) -> &'static str {
+        match self {
+            Self::Traffic { load: Load::TcpStream, .. } => "one TCP stream: throughput and CPU time",
+            Self::Traffic { load: Load::TcpSegmented, .. } => "one TCP stream of 536-byte segments, each a packet",
+            Self::Traffic { load: Load::Udp64, .. } => "datagrams of 64 bytes that arrive",
+            Self::Traffic { load: Load::TcpRr, .. } => "request and response of one byte over TCP: latency",
+            Self::Traffic { load: Load::UdpRr, .. } => "request and response of one byte over UDP: latency",
+            Self::Add { parallel: 1 } => "CNI ADD and DEL, one after another",
+            Self::Add { .. } => "CNI ADD and DEL, all at once",
+            Self::Agent => "the agent from exec to ready, and its memory",
+            Self::Programs => "kernel programs: verified instructions and nanoseconds per packet",
+        }
+    }
+
+    /// Whether it runs when no case is named and `--full` is not given.
+    #[must_use]
+    pub const fn is_quick(self) -> bool {
+        !matches!(self, Self::Traffic { family: Family::V6, .. })
+    }
+
+    /// Who takes part.
+    #[must_use]
+    pub const fn contenders(self) -> &'static [Contender] {
+        match self {
+            Self::Traffic { .. } => &Contender::ALL,
+            Self::Add { .. } => &[Contender::Kinesin, Contender::Bridge],
+            Self::Agent | Self::Programs => &[Contender::Kinesin],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_tell_cases_apart() {
+        let all = Case::all();
+        let names: BTreeSet<String> = all.iter().map(|case| case.name()).collect();
+        assert_eq!(names.len(), all.len());
+        assert!(names.contains("same-node/udp-64") && names.contains("other-node/tcp-rr-v6"));
+    }
+
+    #[test]
+    fn kinesin_is_in_every_case() {
+        assert!(Case::all().iter().all(|case| case.contenders().first() == Some(&Contender::Kinesin)));
+    }
+}

@@ -1,0 +1,113 @@
+//! The figures that runs yield: name, unit, which way is better, and how rounds are summed up.
+
+use serde::Serialize;
+
+/// A kind of figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Payload that arrived, in Gbit/s.
+    Throughput,
+    /// CPU seconds of both ends and of ksoftirqd per GB (10^9 bytes) of payload that arrived.
+    CpuPerGb,
+    /// The same of the whole machine, whatever else it did.
+    MachineCpuPerGb,
+    /// Datagrams that arrived, in thousands per second.
+    PacketRate,
+    /// CPU microseconds of both ends and of ksoftirqd per datagram that arrived.
+    CpuPerPacket,
+    /// Share of datagrams that were sent and did not arrive, in percent.
+    Loss,
+    /// Median time of a request and its response, in microseconds.
+    RoundTripP50,
+    /// 99th percentile of it, in microseconds.
+    RoundTripP99,
+    /// Median time of CNI ADD, in milliseconds.
+    AddP50,
+    /// 99th percentile of it, in milliseconds.
+    AddP99,
+    /// The longest of all, in milliseconds.
+    AddMax,
+    /// Median time of CNI DEL, in milliseconds.
+    DelP50,
+    /// From the agent's exec to the answer that it is well, in milliseconds.
+    AgentStart,
+    /// Resident memory of the agent (`VmRSS`), in MB (10^6 bytes).
+    AgentMemory,
+    /// The agent's own share of it (private pages), in MB.
+    AgentPrivateMemory,
+}
+
+/// How the figures of all rounds become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Summed {
+    /// The median of the rounds.
+    Median,
+    /// The largest of the rounds: a maximum is only one over everything.
+    Largest,
+}
+
+impl Metric {
+    /// Its name in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput",
+            Self::CpuPerGb => "CPU",
+            Self::MachineCpuPerGb => "CPU, machine",
+            Self::PacketRate => "packets",
+            Self::CpuPerPacket => "CPU",
+            Self::Loss => "lost",
+            Self::RoundTripP50 => "p50",
+            Self::RoundTripP99 => "p99",
+            Self::AddP50 => "ADD p50",
+            Self::AddP99 => "ADD p99",
+            Self::AddMax => "ADD max",
+            Self::DelP50 => "DEL p50",
+            Self::AgentStart => "start",
+            Self::AgentMemory => "RSS",
+            Self::AgentPrivateMemory => "private",
+        }
+    }
+
+    /// Its unit in tables.
+    #[must_use]
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Throughput => "Gbit/s",
+            Self::CpuPerGb | Self::MachineCpuPerGb => "s/GB",
+            Self::PacketRate => "kpps",
+            Self::CpuPerPacket | Self::RoundTripP50 | Self::RoundTripP99 => "us",
+            Self::Loss => "%",
+            Self::AddP50 | Self::AddP99 | Self::AddMax | Self::DelP50 | Self::AgentStart => "ms",
+            Self::AgentMemory | Self::AgentPrivateMemory => "MB",
+        }
+    }
+
+    /// Whether more of it is better.
+    #[must_use]
+    pub const fn more_is_better(self) -> bool {
+        matches!(self, Self::Throughput | Self::PacketRate)
+    }
+
+    /// How rounds are summed up.
+    #[must_use]
+    pub const fn summed(self) -> Summed {
+        if matches!(self, Self::AddMax) { Summed::Largest } else { Summed::Median }
+    }
+
+    /// Whether tables and the plot show it; the rest is in the JSON only.
+    #[must_use]
+    pub const fn is_shown(self) -> bool {
+        !matches!(self, Self::MachineCpuPerGb | Self::Loss)
+    }
+
+    /// Whether contenders are compared by it: a share that is 0 for one of them has no ratio.
+    #[must_use]
+    pub const fn is_compared(self) -> bool {
+        !matches!(self, Self::Loss)
+    }
+}
+
+/// What one run yielded.
+pub type Figures = Vec<(Metric, f64)>;

@@ -1,0 +1,96 @@
+//! The table for a terminal.
+
+use std::fmt::Write as _;
+
+use super::{MetricReport, Report, goals, number};
+use crate::case::Contender;
+
+pub(super) fn render(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = head(report, &mut text);
+    let mut last = "";
+    for (case, metric) in report.shown() {
+        if case.case != last {
+            let _ = writeln!(text, "\n{}  {}", case.case, case.summary);
+            last = &case.case;
+        }
+        let _ = figures(metric, &mut text);
+    }
+    let _ = programs(report, &mut text);
+    let _ = tail(report, &mut text);
+    text
+}
+
+fn head(report: &Report, text: &mut String) -> std::fmt::Result {
+    let (facts, settings) = (&report.facts, &report.settings);
+    writeln!(text, "kernel {} on {} x {}, load {}", facts.kernel, facts.cpus, facts.cpu, facts.load_at_start)?;
+    writeln!(
+        text,
+        "{} interleaved rounds of {} s; median (first to third quartile of the rounds), then how many times as good\n\
+         Kinesin is, with its 95 % interval",
+        settings.rounds, settings.seconds
+    )
+}
+
+fn figures(report: &MetricReport, text: &mut String) -> std::fmt::Result {
+    let way = if report.more_is_better { "more is better" } else { "less is better" };
+    writeln!(text, "  {}, {} ({way})", report.metric.name(), report.unit)?;
+    for contender in Contender::ALL {
+        let Some(summary) = report.contenders.get(&contender) else { continue };
+        let quartiles = format!("({} to {})", number(summary.q1), number(summary.q3));
+        write!(text, "    {contender:<8} {:>8}  {quartiles:<20}", number(summary.value))?;
+        if let Some(advantage) = report.advantages.get(&contender) {
+            write!(
+                text,
+                " {:.2} [{:.2}, {:.2}] {}",
+                advantage.ratio,
+                advantage.low,
+                advantage.high,
+                advantage.verdict()
+            )?;
+        }
+        // Padding before the end of a line is of no use.
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+    }
+    Ok(())
+}
+
+fn programs(report: &Report, text: &mut String) -> std::fmt::Result {
+    let Some(cost) = &report.programs else { return Ok(()) };
+    writeln!(text, "\nprograms  {:<16} {:>9} {:>11}", "", "verified", "translated")?;
+    for program in &cost.programs {
+        writeln!(text, "          {:<16} {:>9} {:>11}", program.name, program.verified, program.translated)?;
+    }
+    writeln!(text, "          {:<16} {:>9}  packet", "", "ns")?;
+    for packet in &cost.packets {
+        writeln!(text, "          {:<16} {:>9}  {}", packet.program, packet.nanoseconds, packet.packet)?;
+    }
+    Ok(())
+}
+
+fn tail(report: &Report, text: &mut String) -> std::fmt::Result {
+    let outcomes = goals::outcomes(report);
+    if !outcomes.is_empty() {
+        writeln!(text, "\ngoals")?;
+    }
+    for outcome in outcomes {
+        let (goal, got) = (outcome.goal, outcome.advantage);
+        let figure = format!("{} {}", goal.case, goal.metric.name());
+        writeln!(
+            text,
+            "  {figure:<34} {:.2} of {:<8} wanted, {:.2} [{:.2}, {:.2}]: {}",
+            goal.at_least,
+            goal.against.name(),
+            got.ratio,
+            got.low,
+            got.high,
+            outcome.verdict()
+        )?;
+    }
+    for failure in &report.failures {
+        writeln!(text, "\nnot measured: {failure}")?;
+    }
+    writeln!(text, "\n{:.0} s in all", report.seconds)
+}
