@@ -32,7 +32,7 @@ const FIB_NO_NEIGHBOUR: i64 = 7;
 
 /// Carries out a verdict; the answer is the hook's return code.
 #[inline(always)]
-pub fn act(packet: &mut TcPacket, entry: Entry, out: &Outcome) -> i32 {
+pub(crate) fn act(packet: &mut TcPacket, entry: Entry, out: &Outcome) -> i32 {
     match out.kind {
         Kind::Pass => {
             if entry == Entry::ToContainer {
@@ -88,12 +88,13 @@ fn deliver(packet: &TcPacket, entry: Entry, ifindex: u32) -> i32 {
     if entry == Entry::FromContainer {
         count(packet, FORWARDED, Direction::Egress);
     }
-    // SAFETY: the helpers take numbers only.
     let code = match entry {
         Entry::FromContainer | Entry::FromNetdev => {
             count(packet, FORWARDED, Direction::Ingress);
+            // SAFETY: the helper takes numbers only.
             unsafe { bpf_redirect_peer(ifindex, 0) }
         }
+        // SAFETY: the helper takes numbers only.
         Entry::FromHost | Entry::ToContainer => unsafe { bpf_redirect(ifindex, 0) },
     };
     code as i32
@@ -102,10 +103,11 @@ fn deliver(packet: &TcPacket, entry: Entry, ifindex: u32) -> i32 {
 /// Back to where the packet came from.
 #[inline(always)]
 fn send_back(entry: Entry, ifindex: u32) -> i32 {
-    // SAFETY: the helpers take numbers only.
     let code = match entry {
         // The peer of the host end is the pod: no program of the host end needs to see the answer.
+        // SAFETY: the helper takes numbers only.
         Entry::FromContainer => unsafe { bpf_redirect_peer(ifindex, 0) },
+        // SAFETY: the helper takes numbers only.
         _ => unsafe { bpf_redirect(ifindex, 0) },
     };
     code as i32
@@ -181,7 +183,7 @@ fn redirect_to(packet: &TcPacket, ifindex: u32, next_hop: &mut bpf_redir_neigh) 
 
 /// Counts and reports a drop. Not inlined: a program has many places that drop.
 #[inline(never)]
-pub fn drop(packet: &TcPacket, entry: Entry, reason: u32) -> i32 {
+pub(crate) fn drop(packet: &TcPacket, entry: Entry, reason: u32) -> i32 {
     // Lossless: reasons are bytes.
     let reason = reason as u8;
     count(packet, reason, direction_of(entry));
@@ -251,10 +253,10 @@ fn describe<I: Ip>(packet: &TcPacket, event: &mut DropEvent) {
     event.protocol = header.protocol;
     event.saddr = header.src;
     event.daddr = header.dst;
-    if header.protocol == ip::protocol::TCP || header.protocol == ip::protocol::UDP {
-        if let Some((source, destination)) = ip::ports(packet, &header) {
-            event.sport_be = source;
-            event.dport_be = destination;
-        }
+    if (header.protocol == ip::protocol::TCP || header.protocol == ip::protocol::UDP)
+        && let Some((source, destination)) = ip::ports(packet, &header)
+    {
+        event.sport_be = source;
+        event.dport_be = destination;
     }
 }

@@ -3,8 +3,9 @@
 //! An entry point reads what it needs of the context, calls the pipeline in `kinesin-packet` and acts on the verdict.
 //! Every program has the expected attach type 0 (section `classifier`), because programs that share a program array
 //! must agree in it. Kernel: 5.10 for `bpf_redirect_peer` and `bpf_redirect_neigh`.
-#![no_std]
-#![cfg_attr(target_arch = "bpf", no_main)]
+//!
+//! On the host the crate only checks (clippy): there the standard library brings the panic handler.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 mod act;
 mod maps;

@@ -22,22 +22,22 @@ static KIN_ENDPOINTS: HashMap<EndpointKey, EndpointValue, { map::ENDPOINTS_SIZE 
 #[btf_map]
 static KIN_IPCACHE: LpmTrie<IpcacheKey, IpcacheValue, { map::IPCACHE_SIZE }> = LpmTrie::new();
 #[btf_map]
-pub static KIN_METRICS: PerCpuArray<Metric, { map::METRICS_SIZE }> = PerCpuArray::new();
+pub(crate) static KIN_METRICS: PerCpuArray<Metric, { map::METRICS_SIZE }> = PerCpuArray::new();
 #[btf_map]
-pub static KIN_EVENTS: RingBuf<(), { map::EVENTS_SIZE }> = RingBuf::new();
+pub(crate) static KIN_EVENTS: RingBuf<(), { map::EVENTS_SIZE }> = RingBuf::new();
 #[btf_map]
-pub static KIN_STATE: PerCpuArray<PacketState, 1> = PerCpuArray::new();
+pub(crate) static KIN_STATE: PerCpuArray<PacketState, 1> = PerCpuArray::new();
 #[btf_map]
 static KIN_BUCKET: PerCpuArray<Bucket, 1> = PerCpuArray::new();
 #[btf_map]
-pub static KIN_SLOTS: ProgramArray<STAGES> = ProgramArray::new();
+pub(crate) static KIN_SLOTS: ProgramArray<STAGES> = ProgramArray::new();
 
 #[unsafe(no_mangle)]
 static KIN_FEATURES: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static KIN_SLOT_MASK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
-pub static KIN_UPLINK: Global<u32> = Global::new(0);
+pub(crate) static KIN_UPLINK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static KIN_MTU: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -48,7 +48,7 @@ static KIN_ROUTER6: Global<[u32; 4]> = Global::new([0; 4]);
 static KIN_TUNNEL_PORTS: Global<[u16; MAX_TUNNEL_PORTS]> = Global::new([0; MAX_TUNNEL_PORTS]);
 
 /// The maps and constants of this object file.
-pub struct KernelTables;
+pub(crate) struct KernelTables;
 
 impl Tables for KernelTables {
     #[inline(always)]

@@ -12,28 +12,28 @@ use kinesin_packet::Packet;
 const PACKET_HOST: u32 = 0;
 
 /// A packet at a tc hook.
-pub struct TcPacket {
+pub(crate) struct TcPacket {
     /// The context.
-    pub ctx: TcContext,
+    pub(crate) ctx: TcContext,
 }
 
 impl TcPacket {
     /// The packet of a context.
     #[inline(always)]
-    pub fn new(ctx: TcContext) -> Self {
+    pub(crate) fn new(ctx: TcContext) -> Self {
         Self { ctx }
     }
 
     /// Index of the device that the hook is on.
     #[inline(always)]
-    pub fn ifindex(&self) -> u32 {
+    pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: the context is valid for the whole run of the program.
         unsafe { (*self.ctx.skb.skb).ifindex }
     }
 
     /// Makes it a packet to its receiver alone, whatever it came as; for answers to what was sent to a group.
     #[inline(always)]
-    pub fn address_to_receiver(&mut self) {
+    pub(crate) fn address_to_receiver(&mut self) {
         // SAFETY: the context is valid. The helper fails for other types only.
         unsafe { bpf_skb_change_type(self.ctx.as_ptr().cast(), PACKET_HOST) };
     }

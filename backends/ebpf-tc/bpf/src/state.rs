@@ -21,7 +21,7 @@ fn state() -> Option<&'static mut PacketState> {
 
 /// Writes the state for the slot of `stage`; the answer tells whether it could.
 #[inline(always)]
-pub fn save(packet: &TcPacket, entry: Entry, stage: u8) -> bool {
+pub(crate) fn save(packet: &TcPacket, entry: Entry, stage: u8) -> bool {
     let Some(view) = packet.view::<14>(0) else {
         return false;
     };
@@ -81,21 +81,21 @@ fn fill(packet: &TcPacket, state: &mut PacketState, header: &Header) {
 
 /// Where to go on: the entry and the stage after the slot's.
 #[inline(always)]
-pub fn resume() -> Option<(Entry, u8)> {
+pub(crate) fn resume() -> Option<(Entry, u8)> {
     let state = state()?;
     Some((Entry::from_number(state.entry)?, state.stage.wrapping_add(1)))
 }
 
 /// The device that the slot program chose.
 #[inline(always)]
-pub fn chosen() -> Option<(Entry, u32)> {
+pub(crate) fn chosen() -> Option<(Entry, u32)> {
     let state = state()?;
     Some((Entry::from_number(state.entry)?, state.ifindex))
 }
 
 /// The reason that the slot program named.
 #[inline(always)]
-pub fn reason() -> Option<(Entry, u8)> {
+pub(crate) fn reason() -> Option<(Entry, u8)> {
     let state = state()?;
     Some((Entry::from_number(state.entry)?, state.reason))
 }
