@@ -1,10 +1,6 @@
 //! The chassis: brings devices, tables and programs to the desired state.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use kinesin_abi::{Constants, LAYOUT, endpoint_flag};
@@ -13,18 +9,22 @@ use kinesin_core::{
     chassis::{AddressRow, Chassis, ChassisDesired, ChassisError, ChassisReport, Counter, EndpointSpec, NodeSpec},
     registry::{BuildContext, BuildError},
     routing::Path,
-    values::{EndpointId, Identity},
+    values::Identity,
 };
-use kinesin_loader::{EventRing, LoaderError, OwnerLock, Pins};
-use kinesin_netlink::{Link, Netlink, NetlinkError, SysctlError};
+use kinesin_loader::{EventRing, OwnerLock, Pins};
+use kinesin_netlink::{Link, Netlink};
 use tokio::sync::Mutex;
 
 use crate::{
+    attach::{NodeDevices, detach_all_filters},
     config::{Config, Settings},
     constants,
-    datapath::{Datapath, NodeDevices, detach_all_filters},
-    entries, host_device,
+    datapath::Datapath,
+    entries,
+    error::{loader_error, netlink_error, sysctl_error},
+    host_device,
     modes::Modes,
+    running::{Running, check_device, reconcile},
 };
 
 /// The eBPF chassis of one node.
@@ -41,15 +41,6 @@ pub struct EbpfChassis {
 struct State {
     lock: Option<OwnerLock>,
     running: Option<Running>,
-}
-
-/// What exists after the first `apply`.
-#[derive(Debug)]
-struct Running {
-    datapath: Datapath,
-    node: NodeSpec,
-    paths: Vec<Path>,
-    endpoints: BTreeMap<EndpointId, EndpointSpec>,
 }
 
 /// Builds the chassis from its section; the kernel is not touched before `apply`.
@@ -85,19 +76,24 @@ impl Chassis for EbpfChassis {
         let wanted = self.constants(&desired.node, &uplinks);
         let modes = self.modes(&mut report);
 
-        let running = match state.running.take() {
-            Some(running) if running.datapath.is_current(wanted, &self.settings.slots).map_err(loader_error)? => {
-                running
+        let is_current = match &state.running {
+            Some(running) => {
+                // First, so that the next generation shares the tables whatever somebody did to their pins.
+                report.changes += running.datapath.restore_pins().map_err(loader_error)?;
+                running.datapath.is_current(wanted, &self.settings.slots).map_err(loader_error)?
             }
-            other => {
-                // Programs with other constants or slots are another generation; tables and links carry over.
-                report.changes += 1;
-                let next = self.start(desired, wanted, modes)?;
-                drop(other);
-                next
-            }
+            None => false,
         };
-        let running = state.running.insert(running);
+        let former = if is_current {
+            None
+        } else {
+            // Programs with other constants or slots are another generation; tables and links carry over. One that cannot
+            // be loaded leaves the former one at work.
+            report.changes += 1;
+            let next = self.start(desired, wanted, modes)?;
+            state.running.replace(next)
+        };
+        let running = state.running.as_mut().ok_or(ChassisError::NotReady)?;
         running.node = desired.node.clone();
         running.paths.clone_from(&desired.paths);
         let devices = NodeDevices {
@@ -105,7 +101,9 @@ impl Chassis for EbpfChassis {
             uplinks: uplinks.iter().map(|link| (link.name.clone(), link.index)).collect(),
         };
         reconcile(running, &netlink, &devices, &desired.endpoints, &mut report).await?;
-        report.attach_mode = running.datapath.modes().text().to_owned();
+        // Only now: until its links are switched, the former generation's arrays may have no other holder.
+        drop(former);
+        report.attach_mode = running.datapath.modes.text().to_owned();
         Ok(report)
     }
 
@@ -254,101 +252,6 @@ impl EbpfChassis {
     }
 }
 
-/// Brings tables and links to what is desired.
-async fn reconcile(
-    running: &mut Running,
-    netlink: &Netlink,
-    devices: &NodeDevices,
-    desired: &BTreeMap<EndpointId, EndpointSpec>,
-    report: &mut ChassisReport,
-) -> Result<(), ChassisError> {
-    let links: Vec<_> =
-        netlink.addresses().await.map_err(netlink_error)?.into_iter().map(|(_, address)| address).collect();
-    let mut alive = BTreeMap::new();
-    for (id, endpoint) in desired {
-        let ready = match check_device(netlink, endpoint).await {
-            Ok(()) => host_device::endpoint(&endpoint.device, &running.node).map_err(sysctl_error),
-            Err(error) => Err(error),
-        };
-        match ready {
-            Ok(()) => drop(alive.insert(*id, endpoint.clone())),
-            Err(error) => drop(report.failed.insert(*id, error.to_string())),
-        }
-    }
-    // What leaves the tables first keeps a vanished endpoint's address from being delivered to its successor's device.
-    let known: BTreeSet<u32> = alive.values().map(|endpoint| endpoint.ifindex).collect();
-    let datapath = &mut running.datapath;
-    for ifindex in datapath.devices.entries().map_err(loader_error)?.into_keys().filter(|old| !known.contains(old)) {
-        datapath.devices.remove(&ifindex).map_err(loader_error)?;
-        report.changes += 1;
-    }
-    // Programs before entries: until its entry is there, a device passes nothing.
-    for (id, endpoint) in &alive {
-        match datapath.attach_endpoint(&endpoint.device, endpoint.ifindex) {
-            Ok(changes) => report.changes += changes,
-            Err(error) => drop(report.failed.insert(*id, error.to_string())),
-        }
-    }
-    alive.retain(|id, _| !report.failed.contains_key(id));
-    let table = entries::endpoints(&running.node, &links, alive.values());
-    let attached: BTreeMap<u32, _> =
-        alive.values().map(|endpoint| (endpoint.ifindex, entries::device(endpoint))).collect();
-    report.changes += datapath.devices.sync(&attached).map_err(loader_error)?;
-    report.changes += datapath.endpoints.sync(&table).map_err(loader_error)?;
-    let prefixes = entries::prefixes(&running.node, &running.paths);
-    report.changes += datapath.prefixes.sync(&prefixes).map_err(loader_error)?;
-    report.changes += datapath.attach_node(devices).map_err(loader_error)?;
-
-    let mut kept: BTreeSet<u32> = attached.into_keys().collect();
-    kept.insert(devices.host.1);
-    kept.extend(devices.uplinks.iter().map(|(_, index)| *index));
-    let links = netlink.links().await.map_err(netlink_error)?;
-    let existing = links.into_iter().map(|link| (link.index, link.name)).collect();
-    report.changes += datapath.remove_stale(&kept, &existing).map_err(loader_error)?;
-    running.endpoints = alive;
-    Ok(())
-}
-
-impl Running {
-    fn attach(&mut self, endpoint: &EndpointSpec) -> Result<(), LoaderError> {
-        self.datapath.attach_endpoint(&endpoint.device, endpoint.ifindex)?;
-        self.datapath.devices.insert(endpoint.ifindex, entries::device(endpoint))?;
-        for (key, value) in entries::endpoint(endpoint) {
-            self.datapath.endpoints.insert(key, value)?;
-        }
-        Ok(())
-    }
-
-    /// Removes the addresses that an endpoint had and has no more.
-    fn forget_addresses(&mut self, old: &EndpointSpec, new: &EndpointSpec) -> Result<(), LoaderError> {
-        let kept: BTreeSet<_> = entries::endpoint(new).map(|(key, _)| key).collect();
-        for (key, _) in entries::endpoint(old).filter(|(key, _)| !kept.contains(key)) {
-            if self.datapath.endpoints.get(&key)?.is_some_and(|found| found.id == old.id.0) {
-                self.datapath.endpoints.remove(&key)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn detach(&mut self, endpoint: &EndpointSpec, is_gone: bool) -> Result<(), LoaderError> {
-        for (key, _) in entries::endpoint(endpoint) {
-            // The address may have a new holder by now.
-            let holder = self.datapath.endpoints.get(&key)?;
-            if holder.is_some_and(|found| found.id == endpoint.id.0 && found.ifindex == endpoint.ifindex) {
-                self.datapath.endpoints.remove(&key)?;
-            }
-        }
-        let on_device = self.datapath.devices.get(&endpoint.ifindex)?;
-        if on_device.is_some_and(|found| found.id == endpoint.id.0) {
-            self.datapath.devices.remove(&endpoint.ifindex)?;
-        }
-        if is_gone {
-            self.datapath.forget_endpoint(&endpoint.device, endpoint.ifindex)?;
-        }
-        Ok(())
-    }
-}
-
 /// Takes our filters off every device of the node; the answer is what could not be done.
 async fn remove_filters(netlink: &Netlink) -> Vec<String> {
     match netlink.links().await {
@@ -362,40 +265,17 @@ async fn remove_filters(netlink: &Netlink) -> Vec<String> {
     }
 }
 
-/// Name and index must still belong together: both can be reused.
-async fn check_device(netlink: &Netlink, endpoint: &EndpointSpec) -> Result<(), ChassisError> {
-    let found = netlink.find_link(&endpoint.device).await.map_err(netlink_error)?;
-    let wrong = |reason: String| ChassisError::Device { device: endpoint.device.clone(), reason };
-    match found {
-        Some(link) if link.index == endpoint.ifindex => Ok(()),
-        Some(link) => Err(wrong(format!("its index is {}, the endpoint's was {}", link.index, endpoint.ifindex))),
-        None => Err(wrong("it does not exist".to_owned())),
+#[cfg(test)]
+mod tests {
+    use kinesin_abi::{DropReason, FORWARDED, SIGNALLING};
+
+    use super::*;
+
+    #[test]
+    fn counters_of_drops_are_told_from_others_as_the_programs_number_them() {
+        let is_drop =
+            |reason| Counter { reason, text: String::new(), direction: "ingress", packets: 1, bytes: 1 }.is_drop();
+        assert!(DropReason::ALL.iter().all(|reason| is_drop(*reason as u8)));
+        assert!(![FORWARDED, SIGNALLING].into_iter().any(is_drop));
     }
-}
-
-fn loader_error(error: LoaderError) -> ChassisError {
-    match error {
-        LoaderError::OtherLayout { path, found, own } => ChassisError::Layout {
-            path: path.display().to_string(),
-            found,
-            own,
-            remedy: "drain the node and remove that directory, or go on with the version that wrote it".to_owned(),
-        },
-        LoaderError::Locked { pid, .. } => ChassisError::Busy { pid },
-        other => kernel_error(other.to_string(), other),
-    }
-}
-
-fn netlink_error(error: NetlinkError) -> ChassisError {
-    kernel_error(error.to_string(), error)
-}
-
-fn sysctl_error(error: SysctlError) -> ChassisError {
-    kernel_error(error.to_string(), error)
-}
-
-fn kernel_error(text: String, source: impl std::error::Error + Send + Sync + 'static) -> ChassisError {
-    // `ChassisError` starts its message with "cannot"; the errors below do too.
-    let action = text.strip_prefix("cannot ").map(str::to_owned).unwrap_or(format!("set up the datapath: {text}"));
-    ChassisError::Kernel { action, source: Box::new(source) }
 }

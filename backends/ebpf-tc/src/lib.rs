@@ -1,14 +1,20 @@
 #![doc = include_str!("../README.md")]
 
 mod config;
-mod constants;
-mod datapath;
-mod entries;
-mod host_device;
 mod kernel;
 mod modes;
 
+mod constants;
+mod entries;
+mod host_device;
+
+mod attach;
+mod datapath;
+mod filters;
+mod running;
+
 mod backend;
+mod error;
 
 pub use backend::EbpfChassis;
 pub use config::{Config, EndpointAttach};

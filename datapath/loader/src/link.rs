@@ -14,8 +14,10 @@ use nix::errno::Errno;
 
 use crate::{LoaderError, pins};
 
-/// Priority and handle of our filters (reference 6.2).
-const PRIORITY: u16 = 1;
+/// Priority of our filters (reference 6.2).
+pub const PRIORITY: u16 = 1;
+/// Handle of our filters, the same in each place.
+pub const HANDLE: u32 = 1;
 
 /// How often and how long to wait for a link to be freed.
 const FREEING_ATTEMPTS: u32 = 40;
@@ -35,7 +37,7 @@ pub enum TcMode {
 pub enum Attached {
     /// Nothing of ours was there.
     Anew,
-    /// Something of ours was there. A filter does not say which program it runs, so it may have been the same.
+    /// Something was there. Of a filter this does not tell whether it ran the same program.
     Replaced,
     /// The same program was there.
     Already,
@@ -198,11 +200,11 @@ fn attach_clsact(program: &mut SchedClassifier, place: &Attachment) -> Result<At
     if let Err(error) = tc::qdisc_add_clsact(&place.device) {
         tracing::debug!(device = place.device, %error, "clsact is there already or cannot be added; the filter will tell");
     }
-    let options = NlOptions { priority: PRIORITY, handle: TcHandle::new(0, 1), ..NlOptions::default() };
+    let options = NlOptions { priority: PRIORITY, handle: TcHandle::from(HANDLE), ..NlOptions::default() };
     let (id, attached) = match program.attach_with_options(&place.device, direction, TcAttachOptions::Netlink(options))
     {
         Err(error) if is_existing(&error) => {
-            let old = SchedClassifierLink::attached(&place.device, direction, PRIORITY, TcHandle::new(0, 1), None);
+            let old = SchedClassifierLink::attached(&place.device, direction, PRIORITY, TcHandle::from(HANDLE), None);
             let old = old.map_err(|error| ProgramError::from(TcError::IoError(error)));
             (old.and_then(|old| program.attach_to_link(old)), Attached::Replaced)
         }

@@ -1,7 +1,7 @@
 //! Loads an object file: constants set, maps shared by pin, programs verified.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -9,11 +9,11 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Map, MapData, ProgramArray},
+    maps::{Map, MapData, MapInfo, ProgramArray},
     programs::{ProgramFd, SchedClassifier},
 };
 
-use crate::LoaderError;
+use crate::{LoaderError, pins};
 
 /// Longer than the kernel takes to empty an array that nobody holds.
 const EMPTYING: Duration = Duration::from_millis(20);
@@ -54,6 +54,10 @@ pub struct Loaded {
     ebpf: Ebpf,
     /// Where its own maps are pinned.
     pub generation: PathBuf,
+    /// Pins of the shared maps, and their numbers in the kernel.
+    shared: Vec<(PathBuf, u32)>,
+    /// Pins of its own arrays.
+    own: Vec<PathBuf>,
 }
 
 impl Loaded {
@@ -85,7 +89,46 @@ impl Loaded {
             let action = || format!("load program {name:?}");
             program.load().map_err(|source| LoaderError::Program { action: action(), source })?;
         }
-        Ok(Self { ebpf, generation: spec.generation.to_owned() })
+        let shared = spec.shared.iter().map(|map| {
+            let pin = spec.maps.join(map.name);
+            pinned(&pin).map(|found| (pin, found.id()))
+        });
+        Ok(Self {
+            ebpf,
+            generation: spec.generation.to_owned(),
+            shared: shared.collect::<Result<_, _>>()?,
+            own: spec.per_generation.iter().map(|name| spec.generation.join(name)).collect(),
+        })
+    }
+
+    /// Whether every array of this generation is still pinned. One that lost its pin keeps its entries only as long as
+    /// this process lives, so it takes a new generation.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.generation.is_dir() && self.own.iter().all(|pin| pin.exists())
+    }
+
+    /// Pins the shared maps again where somebody has removed a pin or put another map there, so that the next generation
+    /// shares them too; the answer is the number of changes.
+    ///
+    /// # Errors
+    /// `Map` when a map cannot be had, `Pin` when it cannot be pinned.
+    pub fn restore_pins(&self) -> Result<usize, LoaderError> {
+        let mut restored = 0;
+        for (pin, id) in &self.shared {
+            // What is there and is no map is none of ours either.
+            if pin.exists() && pinned(pin).is_ok_and(|found| found.id() == *id) {
+                continue;
+            }
+            let failed = |source| LoaderError::Pin { action: "restore pin", path: pin.clone(), source };
+            pins::remove_pin(pin)?;
+            pin.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
+            let map = MapData::from_id(*id);
+            let map = map.map_err(|source| LoaderError::Map { action: format!("find map {id}"), source })?;
+            map.pin(pin).map_err(|error| failed(io::Error::other(error)))?;
+            restored += 1;
+        }
+        Ok(restored)
     }
 
     /// A loaded tc program.
@@ -143,6 +186,7 @@ impl Loaded {
                 path: pin.to_owned(),
                 source: io::Error::other(error),
             })?;
+            self.own.push(pin.to_owned());
             return Ok(());
         }
         Ok(())
@@ -167,13 +211,18 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassif
     program.try_into().map_err(|source| LoaderError::Program { action: format!("use program {name:?} at tc"), source })
 }
 
+/// What is pinned here.
+fn pinned(path: &Path) -> Result<MapInfo, LoaderError> {
+    let failed = |source| LoaderError::Map { action: format!("inspect pinned map {}", path.display()), source };
+    MapData::from_pin(path).and_then(|map| map.info()).map_err(failed)
+}
+
 /// A pin of another shape would be used as it is and misread.
 fn check_pin(path: &Path, map: &SharedMap) -> Result<(), LoaderError> {
     if !path.exists() {
         return Ok(());
     }
-    let failed = |source| LoaderError::Map { action: format!("inspect pinned map {}", path.display()), source };
-    let info = MapData::from_pin(path).map_err(failed)?.info().map_err(failed)?;
+    let info = pinned(path)?;
     if info.key_size() == map.key_size && info.value_size() == map.value_size {
         return Ok(());
     }

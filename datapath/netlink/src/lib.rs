@@ -8,6 +8,7 @@
 
 mod address;
 mod error;
+mod filter;
 mod handle;
 mod link;
 mod neighbour;
@@ -17,6 +18,7 @@ mod sys;
 mod sysctl;
 
 pub use error::NetlinkError;
+pub use filter::BpfFilter;
 pub use handle::Netlink;
 pub use link::{Link, LinkKind, VethSpec};
 pub use netns::NetNs;

@@ -3,9 +3,12 @@
 //! `/proc/sys/net` shows the namespace of the thread that opens a file, so a write happens in a thread of that
 //! namespace. Source: Linux `Documentation/networking/ip-sysctl.rst`.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use crate::{NetNs, NetlinkError};
+
+/// Where the chart mounts the host's `/proc/sys/net`, as Cilium's does.
+pub const HOST_PATH: &str = "/host/proc/sys/net";
 
 /// The sysctls under `net.` of the namespace that `Netlink` users run in, or of a given one.
 #[derive(Debug, Clone, Copy)]
@@ -56,13 +59,22 @@ impl<'a> Sysctl<'a> {
 
     /// Writes `key` unless it has this value already; the answer tells whether it was changed.
     ///
+    /// In a container that is not privileged `/proc/sys` is read-only; then the host's `/proc/sys/net` is written, where
+    /// it is mounted at [`HOST_PATH`]. Both show the namespace of whoever opens a file.
+    ///
     /// # Errors
-    /// `Access` when the kernel refuses the value or `/proc/sys` is read-only.
+    /// `Access` when the kernel refuses the value, or `/proc/sys` is read-only and the host's is not mounted.
     pub fn set(&self, key: &str, value: &str) -> Result<bool, SysctlError> {
         if self.read(key)? == value {
             return Ok(false);
         }
-        self.inside(|| fs::write(path(key), value))?.map_err(|source| access("write", key, source))?;
+        let write = || match fs::write(path(key), value) {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem && Path::new(HOST_PATH).is_dir() => {
+                fs::write(format!("{HOST_PATH}/{key}"), value)
+            }
+            written => written,
+        };
+        self.inside(write)?.map_err(|source| access("write", key, source))?;
         Ok(true)
     }
 

@@ -1,7 +1,7 @@
-//! What is attached, in every way of attaching: healing, change of the way, cost.
+//! What is attached, in every way of attaching: taken over from another, given up, and how long it takes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     time::{Duration, Instant},
 };
@@ -22,7 +22,8 @@ use crate::{
 };
 
 /// Programs on a host end.
-const ENDPOINT: [(&str, Direction); 2] = [("from_container", Direction::Ingress), ("to_container", Direction::Egress)];
+pub(crate) const ENDPOINT: [(&str, Direction); 2] =
+    [("from_container", Direction::Ingress), ("to_container", Direction::Egress)];
 
 pub(crate) fn link_pins(node: &Node) -> Vec<String> {
     let path = node.pins().join("links");
@@ -32,19 +33,36 @@ pub(crate) fn link_pins(node: &Node) -> Vec<String> {
     })
 }
 
-/// Numbers of the programs that tcx runs on the node's devices.
-pub(crate) fn programs_on_links(node: &Node) -> Vec<u32> {
-    node.run(|runtime| {
-        let links = runtime.block_on(async { Netlink::new().expect("socket").links().await.expect("list") });
-        let mut all = Vec::new();
-        for link in links {
-            for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
-                let (_, found) = SchedClassifier::query_tcx(&link.name, direction).expect("query");
-                all.extend(found.iter().map(aya::programs::ProgramInfo::id));
+/// A place on a device: its name, whether it is that of a link, and the direction.
+pub(crate) type Place = (String, bool, Direction);
+
+/// What runs where: of links the revision, which counts changes, and the programs, of filters the programs.
+pub(crate) fn on_devices(node: &Node) -> BTreeMap<Place, (u64, Vec<u32>)> {
+    node.block(|| async {
+        let netlink = Netlink::new().expect("socket");
+        let mut all = BTreeMap::new();
+        for link in netlink.links().await.expect("list") {
+            let filters = [
+                (Direction::Ingress, TcAttachType::Ingress, netlink.ingress_filters(link.index).await),
+                (Direction::Egress, TcAttachType::Egress, netlink.egress_filters(link.index).await),
+            ];
+            for (direction, tcx, filters) in filters {
+                let (revision, found) = SchedClassifier::query_tcx(&link.name, tcx).expect("query");
+                let programs = found.iter().map(aya::programs::ProgramInfo::id).collect();
+                all.insert((link.name.clone(), true, direction), (revision, programs));
+                let programs = filters.expect("list").iter().map(|filter| filter.program).collect();
+                all.insert((link.name.clone(), false, direction), (0, programs));
             }
         }
+        all.retain(|_, (_, programs): &mut (u64, Vec<u32>)| !programs.is_empty());
         all
     })
+}
+
+/// Numbers of the programs that tcx runs on the node's devices.
+pub(crate) fn programs_on_links(node: &Node) -> Vec<u32> {
+    let all = on_devices(node).into_iter().filter(|((_, is_link, _), _)| *is_link);
+    all.flat_map(|(_, (_, programs))| programs).collect()
 }
 
 /// Takes off the filter of this program; the answer tells whether there was one.
@@ -54,7 +72,7 @@ pub(crate) fn take_filter(node: &Node, device: &str, direction: Direction, progr
 }
 
 /// Deletes the qdisc that filters hang on, and all of them with it.
-fn delete_clsact(node: &Node, ifindex: u32) {
+pub(crate) fn delete_clsact(node: &Node, ifindex: u32) {
     node.block(move || async move {
         let (connection, handle, _) = rtnetlink::new_connection().expect("socket");
         let connection = tokio::spawn(connection);
@@ -65,57 +83,32 @@ fn delete_clsact(node: &Node, ifindex: u32) {
     });
 }
 
-/// Links that must be there after `apply`, and no other.
-fn expect_links(node: &Node, ways: Ways) {
-    assert_eq!(link_pins(node).len(), ways.links(), "{ways:?}");
+/// What must be attached to a node with one uplink and two pods after `apply`, and nothing else.
+fn expect_attached(node: &Node, ways: Ways) {
+    let of_node = [("cilium_host", Direction::Egress), ("eth0", Direction::Ingress)];
+    let of_pods = ["lxc10", "lxc11"].into_iter().flat_map(|device| ENDPOINT.map(|(_, direction)| (device, direction)));
+    let place = |(device, direction): (&str, _), is_link| (device.to_owned(), is_link, direction);
+    let of_node = of_node.into_iter().map(|at| place(at, ways != Ways::Filters));
+    let expected: BTreeSet<_> = of_pods.map(|at| place(at, ways == Ways::Links)).chain(of_node).collect();
     let end = Instant::now() + Duration::from_secs(5);
     // The kernel frees a link a moment after its pin is gone.
-    while programs_on_links(node).len() != ways.links() {
-        assert!(Instant::now() < end, "{ways:?}: {:?}", programs_on_links(node));
+    loop {
+        let found = on_devices(node);
+        if found.keys().cloned().collect::<BTreeSet<_>>() == expected {
+            assert!(found.values().all(|(_, programs)| programs.len() == 1), "{ways:?}: {found:?}");
+            break;
+        }
+        assert!(Instant::now() < end, "{ways:?}: {found:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-#[test]
-fn chassis_3_filters_and_links_that_somebody_removed_are_put_back() {
-    for ways in Ways::ALL {
-        let mut node = Node::alone(ways);
-        let (a, b) = (node.pod(10), node.pod(11));
-        let device = a.endpoint.device.clone();
-        if ways == Ways::Links {
-            let links = node.pins().join("links");
-            node.run(move |_| remove_files(&links).expect("remove"));
-            assert_eq!(node.apply().expect("apply").changes, 6);
-        } else {
-            assert!(take_filter(&node, &device, Direction::Ingress, "from_container"));
-            assert_eq!(node.apply().expect("apply").changes, 1, "{ways:?}: one filter");
-            talk_in_every_way(&a, &b);
-            delete_clsact(&node, a.endpoint.ifindex);
-            for (program, direction) in ENDPOINT {
-                assert!(!take_filter(&node, &device, direction, program), "{program} went with the qdisc");
-            }
-            assert_eq!(node.apply().expect("apply").changes, 2, "{ways:?}: both filters");
-            // What the filters are for: a pod cannot use the address of another.
-            let foreign = draft(&b.ip(Family::V4).to_string(), "192.168.10.101", 17, datagram(1, 2, 8)).bytes();
-            let before = node.counted(DropReason::InvalidSource as u8);
-            a.send_frame(&foreign);
-            assert_eq!(node.counted(DropReason::InvalidSource as u8), before + 1);
-        }
-        assert_eq!(node.apply().expect("apply").changes, 0, "{ways:?}");
-        talk_in_every_way(&a, &b);
-        host_and_pod_reach_each_other(&node, &a);
-    }
-}
-
-fn remove_files(directory: &std::path::Path) -> std::io::Result<()> {
-    fs::read_dir(directory)?.try_for_each(|entry| fs::remove_file(entry?.path()))
+    assert_eq!(link_pins(node).len(), ways.links(), "{ways:?}");
 }
 
 #[test]
 fn chassis_6_change_of_the_way_loses_nothing_and_leaves_nothing_of_the_other() {
     let mut node = Node::alone(Ways::Links);
     let (a, b) = (node.pod(10), node.pod(11));
-    expect_links(&node, Ways::Links);
+    expect_attached(&node, Ways::Links);
     let streams = Family::ALL.map(|family| Stream::start(&a, &b, family));
     for ways in [Ways::Default, Ways::Links, Ways::Filters, Ways::Default, Ways::Filters, Ways::Links] {
         node.ways = ways;
@@ -123,18 +116,13 @@ fn chassis_6_change_of_the_way_loses_nothing_and_leaves_nothing_of_the_other() {
         let report = node.apply().expect("apply");
         assert_eq!((report.attach_mode.as_str(), report.failed.len()), (ways.text(), 0));
         assert_eq!(node.apply().expect("apply").changes, 0, "{ways:?}");
-        expect_links(&node, ways);
+        expect_attached(&node, ways);
     }
     for stream in streams {
         let (sent, arrived) = stream.end();
         // Nor does anything come twice: the receiver counts what it gets.
         assert_eq!(arrived, sent);
     }
-    for (program, direction) in ENDPOINT {
-        assert!(!take_filter(&node, "lxc10", direction, program));
-    }
-    assert!(!take_filter(&node, "eth0", Direction::Ingress, "from_netdev"));
-    assert!(!take_filter(&node, "cilium_host", Direction::Egress, "from_host"));
     talk_in_every_way(&a, &b);
 }
 
@@ -221,8 +209,7 @@ fn successor_of_a_vanished_device_keeps_its_filters() {
 }
 
 #[test]
-fn attach_loads_nothing_and_takes_milliseconds() {
-    let mut medians = BTreeMap::new();
+fn attach_loads_nothing() {
     for ways in Ways::ALL {
         let node = Node::alone(ways);
         let pods: Vec<_> = (10..60).map(|number| Pod::new(&node, number)).collect();
@@ -235,15 +222,11 @@ fn attach_loads_nothing_and_takes_milliseconds() {
             })
             .collect();
         times.sort_unstable();
-        let median = times[times.len() / 2];
-        eprintln!("attach, {ways:?}: median {median:?}, longest {:?}", times[times.len() - 1]);
-        medians.insert(ways.text(), median);
-    }
-    // A link waits for an RCU grace period under the RTNL, several milliseconds long; the limits allow for a machine that
-    // does much else.
-    assert!(medians[Ways::Links.text()] < Duration::from_millis(150), "{medians:?}");
-    for ways in [Ways::Default, Ways::Filters] {
-        assert!(medians[ways.text()] < Duration::from_millis(10), "{medians:?}");
+        eprintln!("attach, {ways:?}: median {:?}, longest {:?}", times[times.len() / 2], times[times.len() - 1]);
+        // All host ends run the same two programs.
+        let found = on_devices(&node).into_iter().filter(|((device, ..), _)| device.starts_with("lxc"));
+        let found: Vec<u32> = found.flat_map(|(_, (_, programs))| programs).collect();
+        assert_eq!((found.len(), found.iter().collect::<BTreeSet<_>>().len()), (100, 2), "{ways:?}");
     }
 }
 
@@ -256,11 +239,12 @@ fn links_of_a_host_end_without_endpoint_stay_when_filters_are_used() {
         node.ways = ways;
         node.restart();
         node.apply().expect("apply");
-        // Without programs the node's stack would forward for it.
+        // Without programs the node's stack would forward for it. More than one, since its kernel says something now and
+        // then, too.
         let before = node.counted(DropReason::NoConfiguration as u8);
         let to_world = draft(&b.ip(Family::V4).to_string(), "1.1.1.1", 17, datagram(1, 2, 8)).bytes();
-        b.send_frame(&to_world);
-        assert_eq!(node.counted(DropReason::NoConfiguration as u8), before + 1, "{ways:?}");
+        (0..100).for_each(|_| b.send_frame(&to_world));
+        assert!(node.counted(DropReason::NoConfiguration as u8) >= before + 100, "{ways:?}");
     }
     // It is an endpoint again: filters take the place of its links.
     node.endpoints.insert(b.endpoint.id, b.endpoint.clone());

@@ -5,6 +5,7 @@
 mod attachments;
 mod contract;
 mod errors;
+mod healing;
 mod node;
 mod nodes;
 mod outage;
@@ -12,3 +13,4 @@ mod pod;
 mod slot;
 mod spoofing;
 mod sys;
+mod watch;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use kinesin_core::{
-    chassis::{Chassis, ChassisDesired, ChassisError, ChassisReport, EndpointSpec, NodeSpec},
+    chassis::{Chassis, ChassisDesired, ChassisError, ChassisReport, Counter, EndpointSpec, NodeSpec},
     config::Section,
     registry::{BuildContext, Registry},
     routing::Path,
@@ -226,11 +226,19 @@ impl Node {
         build(&self.directory, self.ways, &self.slots)
     }
 
+    pub(crate) fn counters(&self) -> Vec<Counter> {
+        let chassis = Arc::clone(&self.chassis);
+        self.block(move || async move { chassis.counters().await }).expect("counters")
+    }
+
+    /// Counters of what was dropped.
+    pub(crate) fn drops(&self) -> Vec<Counter> {
+        self.counters().into_iter().filter(Counter::is_drop).collect()
+    }
+
     /// Packets counted under a reason, both directions together.
     pub(crate) fn counted(&self, reason: u8) -> u64 {
-        let chassis = Arc::clone(&self.chassis);
-        let counters = self.block(move || async move { chassis.counters().await }).expect("counters");
-        counters.iter().filter(|counter| counter.reason == reason).map(|counter| counter.packets).sum()
+        self.counters().iter().filter(|counter| counter.reason == reason).map(|counter| counter.packets).sum()
     }
 
     /// A pod with address `number`, attached and up.

@@ -11,10 +11,11 @@ use std::{
 };
 
 use kinesin_core::values::Family;
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use crate::{
     node::{Node, Ways},
-    pod::Pod,
+    pod::{Pod, pings},
 };
 
 /// A stream of numbered datagrams, about two thousand a second.
@@ -26,10 +27,14 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn start(from: &Pod, to: &Pod, family: Family) -> Self {
+        // A device that was set up a moment ago may still drop what it is to send, until its kernel has seen the carrier.
+        assert!((0..3).any(|_| pings(&from.netns, to.ip(family))), "nothing to lose over {family}");
         let stop = Arc::new(AtomicBool::new(false));
         let (source, sink) = (from.udp(family, 0), to.udp(family, 0));
         source.connect(sink.local_addr().expect("address")).expect("connect");
         sink.set_read_timeout(Some(Duration::from_millis(500))).expect("timeout");
+        // The default is full after a tenth of a second; on a busy machine the receiver may wait longer for its turn.
+        setsockopt(&sink, RcvBufForce, &(8 << 20)).expect("buffer");
         let stopped = Arc::clone(&stop);
         let sender = thread::spawn(move || send(&source, &stopped));
         let receiver = thread::spawn(move || receive(&sink));

@@ -120,6 +120,24 @@ fn slot_in_c_is_filled_and_replaced_with_its_generation_without_loss() {
     }
 }
 
+#[test]
+fn slot_program_that_is_gone_is_reported_and_stops_no_endpoint() {
+    let mut node = Node::alone(Ways::Default);
+    let a = node.pod(10);
+    let directory = tempfile::tempdir().expect("directory");
+    let (program, _) = load(&node, compile(directory.path()), 5001, "guard");
+    node.slots.insert("egress_policy".to_owned(), program.clone());
+    node.restart();
+    node.apply().expect("apply");
+    let gone = program.clone();
+    node.run(move |_| fs::remove_file(gone).expect("remove"));
+    let error = node.apply().expect_err("the program is gone").to_string();
+    assert!(error.contains(&program.display().to_string()) && error.contains("egress_policy"), "{error}");
+    // What runs goes on running, and takes new pods, which the slot judges too.
+    let b = node.pod(11);
+    denied_is(&node, &a, &b, 5001, 5002);
+}
+
 /// Puts a program under a path, whatever was there.
 fn repin(from: &Path, to: &Path) {
     let mut program = aya::programs::SchedClassifier::from_pin(from).expect("pinned");
