@@ -1,14 +1,8 @@
 //! Medians, their spread, and the interval of a ratio.
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::Serialize;
 
 use crate::metric::Summed;
-
-/// Resamples of a bootstrap; more changes the last shown digit of nothing.
-const RESAMPLES: usize = 2000;
-/// Bootstraps start here, so that the same figures give the same interval.
-const SEED: u64 = 0x6b69_6e65;
 
 /// The value below which the share `p` (0 to 1) of `values` lies, by linear interpolation between neighbours.
 ///
@@ -71,49 +65,65 @@ impl Summary {
 /// How many times as good as another Kinesin is: above 1 it is better, whichever way the metric goes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Advantage {
-    /// Ratio of the two values.
+    /// Median of the rounds' ratios.
     pub ratio: f64,
-    /// Lower end of the 95 % bootstrap interval.
+    /// Lower end of the interval that holds the true median with 95 % confidence.
     pub low: f64,
     /// Upper end of it.
     pub high: f64,
+    /// Number of rounds; below [`FEWEST`] the interval is all that was seen and proves nothing.
+    pub rounds: usize,
 }
 
+/// With fewer rounds even the smallest and the largest ratio hold the true median between them too seldom.
+pub const FEWEST: usize = 6;
+
 impl Advantage {
-    /// Compares the rounds of two contenders. Rounds are drawn as pairs, since what disturbed a round disturbed both.
+    /// Compares the rounds of two contenders, each round with itself, since what disturbed a round disturbed both.
     ///
-    /// `None` without a common round, or where a value of 0 has no ratio.
+    /// The interval is that of the sign test: between two of the ordered ratios, whatever their distribution. A
+    /// bootstrap of so few rounds would be too narrow. Source: Conover, "Practical Nonparametric Statistics", 3rd
+    /// edition, section 3.2.
+    ///
+    /// `None` without a common round, or where a figure of 0 has no ratio.
     #[must_use]
-    pub fn of(ours: &[f64], theirs: &[f64], more_is_better: bool, how: Summed) -> Option<Self> {
-        let rounds = ours.len().min(theirs.len());
-        let ratio = |ours: &[f64], theirs: &[f64]| {
-            let (ours, theirs) = (sum_up(ours, how), sum_up(theirs, how));
-            let (better, worse) = if more_is_better { (ours, theirs) } else { (theirs, ours) };
+    pub fn of(ours: &[f64], theirs: &[f64], more_is_better: bool) -> Option<Self> {
+        let ratio = |(ours, theirs): (&f64, &f64)| {
+            let (better, worse) = if more_is_better { (*ours, *theirs) } else { (*theirs, *ours) };
             (worse > 0.0 && better > 0.0).then(|| better / worse)
         };
-        let measured = ratio(&ours[..rounds], &theirs[..rounds])?;
-        let mut random = StdRng::seed_from_u64(SEED);
-        let mut drawn: Vec<f64> = (0..RESAMPLES)
-            .filter_map(|_| {
-                let picks: Vec<usize> = (0..rounds).map(|_| random.random_range(0..rounds)).collect();
-                let pick = |of: &[f64]| picks.iter().map(|&round| of[round]).collect::<Vec<_>>();
-                ratio(&pick(ours), &pick(theirs))
-            })
-            .collect();
-        drawn.sort_by(f64::total_cmp);
-        let (low, high) = (percentile_of_sorted(&drawn, 0.025), percentile_of_sorted(&drawn, 0.975));
-        Some(Self { ratio: measured, low, high })
+        let mut ratios: Vec<f64> = ours.iter().zip(theirs).map(ratio).collect::<Option<_>>()?;
+        ratios.sort_by(f64::total_cmp);
+        let (first, rounds) = (outermost(ratios.len()), ratios.len());
+        let (low, high) = (*ratios.get(first)?, *ratios.get(rounds - 1 - first)?);
+        Some(Self { ratio: percentile_of_sorted(&ratios, 0.5), low, high, rounds })
     }
 
-    /// `better`, `worse`, or `equal` where the interval holds 1: the runs do not tell.
+    /// `better`, `worse`, or `equal` where the interval holds 1: the runs do not tell. `?` with too few rounds.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
         match (self.low > 1.0, self.high < 1.0) {
+            _ if self.rounds < FEWEST => "?",
             (true, _) => "better",
             (_, true) => "worse",
             _ => "equal",
         }
     }
+}
+
+/// How many of `n` ordered values may be left out at each end so that the rest still holds the median with 95 %
+/// confidence: fair coins that are thrown `n` times show at most so many heads in less than 2.5 % of cases.
+fn outermost(n: usize) -> usize {
+    let (mut exactly, mut at_most, mut left_out) = (0.5_f64.powi(i32::try_from(n).unwrap_or(i32::MAX)), 0.0, 0);
+    for heads in 0..n / 2 {
+        at_most += exactly;
+        if at_most > 0.025 {
+            break;
+        }
+        left_out = heads;
+        exactly *= (n - heads) as f64 / (heads + 1) as f64;
+    }
+    left_out
 }
 
 #[cfg(test)]
@@ -132,10 +142,10 @@ mod tests {
 
     #[test]
     fn advantage_is_above_one_where_kinesin_is_better() {
-        let (fast, slow) = ([20.0, 21.0, 19.0, 20.0], [10.0, 10.5, 9.5, 10.0]);
-        let more = Advantage::of(&fast, &slow, true, Summed::Median).expect("a ratio");
+        let (fast, slow) = ([20.0, 21.0, 19.0, 20.0, 22.0, 20.0], [10.0, 10.5, 9.5, 10.0, 11.0, 10.0]);
+        let more = Advantage::of(&fast, &slow, true).expect("a ratio");
         assert_eq!((more.ratio, more.verdict()), (2.0, "better"));
-        let less = Advantage::of(&fast, &slow, false, Summed::Median).expect("a ratio");
+        let less = Advantage::of(&fast, &slow, false).expect("a ratio");
         assert_eq!((less.ratio, less.verdict()), (0.5, "worse"));
     }
 
@@ -144,20 +154,32 @@ mod tests {
         // The machine is half as fast in every second round.
         let theirs: Vec<f64> = (0..10).map(|round| if round % 2 == 0 { 10.0 } else { 5.0 }).collect();
         let ours: Vec<f64> = theirs.iter().map(|value| value * 1.2).collect();
-        let paired = Advantage::of(&ours, &theirs, true, Summed::Median).expect("a ratio");
+        let paired = Advantage::of(&ours, &theirs, true).expect("a ratio");
         assert!(paired.low > 1.19 && paired.high < 1.21, "{paired:?}");
     }
 
     #[test]
     fn rounds_that_disagree_are_told_as_equal() {
-        let equal = Advantage::of(&[10.0, 8.0, 12.0, 9.0], &[9.0, 11.0, 10.0, 9.5], true, Summed::Median);
+        let equal = Advantage::of(&[10.0, 8.0, 12.0, 9.0, 10.0, 9.0], &[9.0, 11.0, 10.0, 9.5, 9.0, 10.0], true);
         assert_eq!(equal.expect("a ratio").verdict(), "equal");
     }
 
     #[test]
+    fn few_rounds_prove_nothing() {
+        assert_eq!(Advantage::of(&[2.0; 5], &[1.0; 5], true).expect("a ratio").verdict(), "?");
+        assert_eq!(Advantage::of(&[2.0; 6], &[1.0; 6], true).expect("a ratio").verdict(), "better");
+    }
+
+    #[test]
+    fn interval_has_the_order_statistics_of_the_sign_test() {
+        // Conover, table A3 with p = 0.5: at most 0, 1, 2, 5 heads have less than 2.5 %.
+        assert_eq!([2, 6, 8, 9, 12, 20].map(outermost), [0, 0, 0, 1, 2, 5]);
+    }
+
+    #[test]
     fn without_rounds_or_with_zero_there_is_no_ratio() {
-        assert_eq!(Advantage::of(&[], &[1.0], true, Summed::Median), None);
-        assert_eq!(Advantage::of(&[1.0], &[0.0], true, Summed::Median), None);
+        assert_eq!(Advantage::of(&[], &[1.0], true), None);
+        assert_eq!(Advantage::of(&[1.0], &[0.0], true), None);
     }
 
     #[test]

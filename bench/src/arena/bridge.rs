@@ -5,6 +5,7 @@
 
 use std::{fs, path::Path as FilePath};
 
+use kinesin_netlink::NetNs;
 use serde_json::json;
 
 use super::{MTU_BYTES, Pod, Pods, Stage, routing};
@@ -61,7 +62,8 @@ pub(super) async fn pods(stage: &Stage, cni_dir: &FilePath) -> Result<Pods, Benc
         let pods: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let outcome = cni::run(&network, &Order { pods: pods.clone(), parallel: false, keep: true })?;
         let pod = |(name, addresses): (String, Vec<std::net::IpAddr>)| {
-            Ok(Pod { netns: network.node.path(&format!("/run/netns/{name}"))?, addresses })
+            let netns = NetNs::open(network.node.path(&format!("/run/netns/{name}"))?)?;
+            Ok(Pod { netns: netns.into(), addresses })
         };
         pods.into_iter().zip(outcome.addresses).map(pod).collect()
     };

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     net::IpAddr,
-    path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -85,7 +85,7 @@ async fn wait_for(api: &Api<ApiPod>, name: &str) -> Result<Vec<IpAddr>, BenchErr
 }
 
 /// The named namespace of a node that has these addresses.
-async fn netns_with(node: &Node, addresses: &[IpAddr]) -> Result<PathBuf, BenchError> {
+async fn netns_with(node: &Node, addresses: &[IpAddr]) -> Result<Arc<NetNs>, BenchError> {
     let dir = node.path("/run/netns")?;
     let entries = fs::read_dir(&dir).map_err(BenchError::io(format!("list {}", dir.display())))?;
     for entry in entries.flatten() {
@@ -94,7 +94,7 @@ async fn netns_with(node: &Node, addresses: &[IpAddr]) -> Result<PathBuf, BenchE
         let found: BTreeSet<IpAddr> =
             Netlink::in_netns(&netns)?.addresses().await?.into_iter().map(|(_, net)| net.addr()).collect();
         if addresses.iter().all(|address| found.contains(address)) {
-            return Ok(entry.path());
+            return Ok(netns.into());
         }
     }
     Err(BenchError::Scene(format!("no namespace of node {:?} has {addresses:?}", node.name())))

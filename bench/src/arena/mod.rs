@@ -10,10 +10,13 @@ mod veth;
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     path::{Path as FilePath, PathBuf},
+    sync::Arc,
 };
 
 use kinesin_lab::{DEFAULT_BASE, Lab, Progress, Spec};
+use kinesin_netlink::NetNs;
 
 use crate::{
     BenchError,
@@ -104,7 +107,7 @@ impl Arena {
         if let Some(stage) = &arena.kinesin {
             arena.networks.insert(Contender::Kinesin, kinesin::network(stage)?);
             let pods = kinesin::pods(stage, progress).await?;
-            add_paths(&mut arena.paths, Contender::Kinesin, pods)?;
+            add_paths(&mut arena.paths, Contender::Kinesin, pods);
         }
         if wants(Contender::Veth) {
             for scope in [Scope::SameNode, Scope::OtherNode] {
@@ -113,11 +116,11 @@ impl Arena {
         }
         if let Some(stage) = &arena.plain {
             if wants(Contender::Routing) {
-                add_paths(&mut arena.paths, Contender::Routing, routing::pods(stage).await?)?;
+                add_paths(&mut arena.paths, Contender::Routing, routing::pods(stage).await?);
             }
             if wants(Contender::Bridge) {
                 arena.networks.insert(Contender::Bridge, bridge::network(stage, &wanted.cni_dir)?);
-                add_paths(&mut arena.paths, Contender::Bridge, bridge::pods(stage, &wanted.cni_dir).await?)?;
+                add_paths(&mut arena.paths, Contender::Bridge, bridge::pods(stage, &wanted.cni_dir).await?);
             }
         }
         progress.done();
@@ -154,27 +157,21 @@ impl Arena {
 /// A pod as the paths need it.
 #[derive(Debug)]
 struct Pod {
-    /// Opened anew for each path.
-    netns: PathBuf,
-    addresses: Vec<std::net::IpAddr>,
+    netns: Arc<NetNs>,
+    addresses: Vec<IpAddr>,
 }
 
 /// Two on the first node, one on the second; the first asks both others.
 type Pods = [Pod; 3];
 
-fn add_paths(
-    paths: &mut BTreeMap<(Contender, Scope), Path>,
-    contender: Contender,
-    [client, near, far]: Pods,
-) -> Result<(), BenchError> {
+fn add_paths(paths: &mut BTreeMap<(Contender, Scope), Path>, contender: Contender, [client, near, far]: Pods) {
     for (scope, server) in [(Scope::SameNode, near), (Scope::OtherNode, far)] {
         let path = Path {
-            client: kinesin_netlink::NetNs::open(&client.netns)?,
+            client: Arc::clone(&client.netns),
             client_device: "eth0".to_owned(),
-            server: kinesin_netlink::NetNs::open(&server.netns)?,
+            server: server.netns,
             server_addresses: server.addresses,
         };
         paths.insert((contender, scope), path);
     }
-    Ok(())
 }

@@ -51,14 +51,7 @@ pub(super) async fn connect_nodes(stage: &Stage, prefix: u8) -> Result<(), Bench
 }
 
 async fn pod(node: &Node, name: &str, prefix: u8, node_index: u8, host: u8) -> Result<Pod, BenchError> {
-    let path = node.path(&format!("/run/netns/bench-{name}"))?;
-    // Made on the node, since a mount made here would not be there.
-    let made = node.output(["ip", "netns", "add", &format!("bench-{name}")])?;
-    if !made.status.success() {
-        let reason = String::from_utf8_lossy(&made.stderr).trim().to_owned();
-        return Err(BenchError::Scene(format!("cannot make a namespace on node {:?}: {reason}", node.name())));
-    }
-    let netns = NetNs::open(&path)?;
+    let netns = NetNs::anonymous()?;
     let outside = Netlink::in_netns(&node.netns()?)?;
     let inside = Netlink::in_netns(&netns)?;
     let pair = VethSpec {
@@ -101,5 +94,5 @@ async fn pod(node: &Node, name: &str, prefix: u8, node_index: u8, host: u8) -> R
         outside.replace_route(&direct(single, host_end)).await?;
         addresses.push(address);
     }
-    Ok(Pod { netns: path, addresses })
+    Ok(Pod { netns: netns.into(), addresses })
 }

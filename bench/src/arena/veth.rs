@@ -37,5 +37,5 @@ pub(super) async fn path() -> Result<Path, BenchError> {
             }
         }
     }
-    Ok(Path { client, client_device: DEVICE.to_owned(), server, server_addresses })
+    Ok(Path { client: client.into(), client_device: DEVICE.to_owned(), server: server.into(), server_addresses })
 }

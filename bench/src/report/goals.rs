@@ -4,7 +4,11 @@
 //! an advantage of at least 1/1.10.
 
 use super::Report;
-use crate::{case::Contender, metric::Metric, stats::Advantage};
+use crate::{
+    case::Contender,
+    metric::Metric,
+    stats::{Advantage, FEWEST},
+};
 
 /// A goal.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,7 +36,10 @@ impl Outcome {
     /// `met` or `missed` where the whole interval says so, else with `, not certain`.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
-        let Advantage { ratio, low, high } = self.advantage;
+        let Advantage { ratio, low, high, rounds } = self.advantage;
+        if rounds < FEWEST {
+            return "too few rounds";
+        }
         match (ratio >= self.goal.at_least, low >= self.goal.at_least, high >= self.goal.at_least) {
             (true, true, _) => "met",
             (true, false, _) => "met, not certain",
@@ -93,7 +100,8 @@ mod tests {
     #[test]
     fn a_goal_is_met_for_certain_only_by_the_whole_interval() {
         let goal = GOALS[0];
-        let verdict = |ratio, low, high| Outcome { goal, advantage: Advantage { ratio, low, high } }.verdict();
+        let verdict =
+            |ratio, low, high| Outcome { goal, advantage: Advantage { ratio, low, high, rounds: 9 } }.verdict();
         assert_eq!(verdict(1.3, 1.25, 1.35), "met");
         assert_eq!(verdict(1.3, 1.1, 1.5), "met, not certain");
         assert_eq!(verdict(1.1, 1.0, 1.3), "missed, not certain");

@@ -6,9 +6,10 @@ use super::{MetricReport, Report, goals, number};
 use crate::case::Contender;
 
 const METHOD: &str = "\
-Each figure is the median of the rounds, with the interquartile range in percent of it. Behind it stands how many times as
-good as the other Kinesin is: above 1 Kinesin is better, whichever way the figure goes; in brackets the 95 % bootstrap
-interval over the rounds. *better*, *worse*, or *equal* where the interval holds 1. Contenders run in turns, every second
+Each figure is the median of the rounds (of a maximum: the largest), with the interquartile range in percent of it. Below
+it stands how many times as good as the other Kinesin is: above 1 Kinesin is better, whichever way the figure goes. That
+is the median of the rounds' ratios, in brackets with the 95 % interval of the sign test: *better*, *worse*, or *equal*
+where the interval holds 1. Contenders run in turns, every second
 round backwards (ABBA), so that a machine which gets slower favours nobody.
 
 `veth` is a bare veth pair (the floor; the same for both scopes), `routing` the kernel's forwarding with host routes,

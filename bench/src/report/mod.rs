@@ -112,7 +112,7 @@ impl MetricReport {
         let ours = contenders.get(&Contender::Kinesin).filter(|_| metric.is_compared());
         let advantage = |(contender, theirs): (&Contender, &Summary)| {
             let ours = ours?;
-            let better = Advantage::of(&ours.rounds, &theirs.rounds, metric.more_is_better(), metric.summed())?;
+            let better = Advantage::of(&ours.rounds, &theirs.rounds, metric.more_is_better())?;
             Some((*contender, better))
         };
         let others = contenders.iter().filter(|(contender, _)| **contender != Contender::Kinesin);
@@ -188,7 +188,7 @@ pub(crate) mod tests {
     /// A report of made-up figures: Kinesin has twice the packets of the bridge and half of a veth pair.
     pub(crate) fn sample() -> Report {
         let case = Case::Traffic { scope: Scope::SameNode, load: Load::Udp64, family: Family::V4 };
-        let rounds = |kpps: f64| vec![vec![(Metric::PacketRate, kpps), (Metric::Loss, 0.0)]; 4];
+        let rounds = |kpps: f64| vec![vec![(Metric::PacketRate, kpps), (Metric::Loss, 0.0)]; 6];
         let runs = BTreeMap::from([
             (Contender::Kinesin, rounds(200.0)),
             (Contender::Veth, rounds(400.0)),
@@ -197,7 +197,7 @@ pub(crate) mod tests {
         Report {
             command: "./x bench udp".to_owned(),
             facts: Facts::gather(Path::new("/nonexistent")),
-            settings: Settings { rounds: 4, seconds: 0.5, warm_up_seconds: 0.1, cpus: Some((0, 1)), adds: 50 },
+            settings: Settings { rounds: 6, seconds: 0.5, warm_up_seconds: 0.1, cpus: Some((0, 1)), adds: 50 },
             cases: vec![CaseReport::of(case, &runs)],
             programs: None,
             failures: vec!["add/1: it rained".to_owned()],

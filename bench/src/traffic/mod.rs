@@ -12,7 +12,7 @@ mod sockets;
 mod stream;
 mod sys;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use kinesin_netlink::NetNs;
 
@@ -26,11 +26,11 @@ use crate::{
 #[derive(Debug)]
 pub struct Path {
     /// The client's network namespace.
-    pub client: NetNs,
+    pub client: Arc<NetNs>,
     /// Its device; segmentation is switched there.
     pub client_device: String,
     /// The server's network namespace.
-    pub server: NetNs,
+    pub server: Arc<NetNs>,
     /// The server's IPv4 and IPv6 addresses.
     pub server_addresses: Vec<IpAddr>,
 }
