@@ -4,15 +4,18 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
+    thread,
     time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
+use kinesin_abi::SIGNALLING;
 use kinesin_core::{
     chassis::EndpointSpec,
     values::{EndpointId, Family, Identity, Mac},
 };
 use kinesin_netlink::{NetNs, Netlink, Route, RouteScope, VethSpec};
+use kinesin_packet::samples::packets::arp;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
 
 use crate::{node::Node, sys};
@@ -83,10 +86,25 @@ impl Pod {
         Self { netns, endpoint, ifindex }
     }
 
-    /// Raises the host end, as the CNI plugin does last.
+    /// Raises the host end of an attached pod, as the CNI plugin does last, and waits until the pod's packets come through:
+    /// a device drops what it is given until its kernel has seen the carrier (`linkwatch_do_dev`, Linux 6.18), which takes
+    /// a busy machine its time.
     pub(crate) fn raise(&self, node: &Node) {
         let index = self.endpoint.ifindex;
         node.block(move || async move { Netlink::new().expect("socket").set_up(index).await.expect("up") });
+        let own = self.ip(Family::V4).to_string();
+        let (socket, announcement) = (self.packet(), arp(1, &own, &own));
+        let end = Instant::now() + PATIENCE;
+        loop {
+            // More than the kernels say of their own accord meanwhile.
+            let before = node.counted(SIGNALLING);
+            (0..10).for_each(|_| send_frame(&socket, &announcement));
+            if node.counted(SIGNALLING) >= before + 10 {
+                return;
+            }
+            assert!(Instant::now() < end, "{} does not come up", self.endpoint.device);
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub(crate) fn ip(&self, family: Family) -> IpAddr {
