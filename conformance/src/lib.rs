@@ -6,4 +6,4 @@ pub mod contract;
 
 mod runner;
 
-pub use runner::main;
+pub use runner::contracts;

@@ -6,5 +6,5 @@ use kinesin_host_scope as _;
 use kinesin_native_routing as _;
 
 fn main() -> ExitCode {
-    kinesin_conformance::main()
+    kinesin_conformance::contracts()
 }

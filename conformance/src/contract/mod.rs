@@ -6,6 +6,7 @@
 pub mod ipam;
 pub mod routing;
 
+mod property;
 mod workbench;
 
 use std::{
@@ -32,21 +33,23 @@ pub struct Behaviour<H: 'static> {
 }
 
 impl<H> Behaviour<H> {
-    /// Its name as a test: `ipam_3_same_attachment_same_lease`.
-    #[must_use]
-    pub fn name(&self) -> String {
-        format!("{} {}", self.id.to_lowercase(), self.title).replace([' ', '-'], "_")
-    }
-
     /// Judges it; a panic of the implementation is a failure with the panic's message.
+    ///
+    /// The reason of a failure starts with number and title. Blocks, and must not be called within an async runtime.
     pub fn run(&self, harness: &H) -> Outcome {
-        match catch_unwind(AssertUnwindSafe(|| (self.judge)(harness))) {
+        let outcome = match catch_unwind(AssertUnwindSafe(|| (self.judge)(harness))) {
             Ok(judged) => judged.into(),
             Err(payload) => {
                 let text = payload.downcast_ref::<String>().map(String::as_str);
                 let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
                 Outcome::Failed { reason: format!("panicked: {text}") }
             }
+        };
+        match outcome {
+            Outcome::Failed { reason } => {
+                Outcome::Failed { reason: format!("{} ({}) is broken: {reason}", self.id, self.title) }
+            }
+            other => other,
         }
     }
 }
@@ -71,7 +74,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Its name as a test: `ipam::host_scope::ipam_3_same_attachment_same_lease`.
+    /// Its name as a test, such as `ipam/host_scope/IPAM-3`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -140,11 +143,11 @@ fn run<H>(
     needs: &[KernelFeature],
     judge: impl Fn() -> Outcome + Send + Sync + 'static,
 ) -> Run {
-    let name = format!("{role}::{backend}::{}", behaviour.name());
+    let name = format!("{role}/{backend}/{}", behaviour.id);
     Run { role, backend, id: behaviour.id, name, needs: needs.to_vec(), judge: Box::new(judge) }
 }
 
-/// The families that a backend says it serves.
+/// The families that an implementation says it serves.
 fn families(backend: &str, provides: &[Capability]) -> Result<Families, Stop> {
     let families = Families { v4: provides.contains(&Capability::IPV4), v6: provides.contains(&Capability::IPV6) };
     if families.v4 || families.v6 {

@@ -1,40 +1,67 @@
-//! The suite judged: reference implementations pass every behaviour, and for each behaviour there is an implementation
-//! that is wrong in this one thing, which the suite catches by the behaviour's name.
+//! The suite judged: reference implementations pass every behaviour, and for each behaviour there are implementations
+//! that are wrong in one thing, which the suite catches by the behaviour's name and by no name that it should not.
 
 mod reference;
 mod wrong;
 
-use std::{collections::BTreeSet, fs, process::ExitCode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::ExitCode,
+};
 
 use kinesin_conformance::{
     contract::{Behaviour, ipam, routing},
     outcome::Outcome,
 };
-use kinesin_core::capability::ThisMachine;
+use kinesin_core::capability::{Capability, ThisMachine};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use wrong::Fault;
+
+const PROVIDES: &[Capability] = &[Capability::IPV4, Capability::IPV6, Capability::NAMED_POOLS];
+/// What the references provide in part; what they are not asked for must not be judged.
+const PARTS: &[(&str, &[Capability])] = &[
+    ("dual_with_pools", PROVIDES),
+    ("dual", &[Capability::IPV4, Capability::IPV6]),
+    ("ipv4", &[Capability::IPV4]),
+    ("ipv6", &[Capability::IPV6, Capability::NAMED_POOLS]),
+];
 
 fn main() -> ExitCode {
     let mut trials = Vec::new();
-    for behaviour in ipam::BEHAVIOURS {
-        trials.push(passes("ipam", behaviour, || ipam::Harness::new("reference", reference::ipam::build)));
-        trials.push(catches("ipam", behaviour, || {
-            ipam::Harness::new("wrong", |context| wrong::ipam::build(behaviour.id, context))
-        }));
+    for (part, provides) in PARTS {
+        for behaviour in ipam::BEHAVIOURS {
+            let harness = || ipam::Harness::new("reference", provides, reference::ipam::build);
+            trials.push(passes("ipam", part, behaviour, harness));
+        }
+        for behaviour in routing::BEHAVIOURS {
+            let harness = || routing::Harness::new("reference", provides, reference::routing::build);
+            trials.push(passes("routing", part, behaviour, harness));
+        }
     }
-    for behaviour in routing::BEHAVIOURS {
-        trials.push(passes("routing", behaviour, || routing::Harness::new("reference", reference::routing::build)));
-        trials.push(catches("routing", behaviour, || {
-            routing::Harness::new("wrong", |context| wrong::routing::build(behaviour.id, context))
-        }));
+    for fault in wrong::ipam::FAULTS {
+        let build = |context: &_| wrong::ipam::build(fault.name, context);
+        let harness = move || ipam::Harness::new("wrong", PROVIDES, build);
+        trials.push(catches("ipam", ipam::BEHAVIOURS, fault, harness));
     }
-    trials.push(numbers("ipam", "IPAM", ipam::BEHAVIOURS.iter().map(|behaviour| behaviour.id)));
-    trials.push(numbers("routing", "ROUTING", routing::BEHAVIOURS.iter().map(|behaviour| behaviour.id)));
+    for fault in wrong::routing::FAULTS {
+        let build = |context: &_| wrong::routing::build(fault.name, context);
+        let harness = move || routing::Harness::new("wrong", PROVIDES, build);
+        trials.push(catches("routing", routing::BEHAVIOURS, fault, harness));
+    }
+    trials.push(numbers("ipam", "IPAM", ids(ipam::BEHAVIOURS), wrong::ipam::FAULTS));
+    trials.push(numbers("routing", "ROUTING", ids(routing::BEHAVIOURS), wrong::routing::FAULTS));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
 /// The reference has the behaviour.
-fn passes<H>(role: &str, behaviour: &'static Behaviour<H>, harness: fn() -> H) -> Trial {
-    Trial::ignorable_test(format!("{role}::reference::{}", behaviour.name()), move || {
+fn passes<H>(
+    role: &str,
+    part: &str,
+    behaviour: &'static Behaviour<H>,
+    harness: impl Fn() -> H + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(format!("{role}/reference/{part}/{}", behaviour.id), move || {
         match outcome(behaviour, &harness())? {
             Outcome::Passed => Ok(Completion::Completed),
             Outcome::Failed { reason } => Err(reason.into()),
@@ -43,14 +70,28 @@ fn passes<H>(role: &str, behaviour: &'static Behaviour<H>, harness: fn() -> H) -
     })
 }
 
-/// What is wrong in this behaviour alone fails it.
-fn catches<H>(role: &str, behaviour: &'static Behaviour<H>, harness: impl Fn() -> H + Send + 'static) -> Trial {
-    Trial::ignorable_test(format!("{role}::wrong::{}", behaviour.name()), move || {
-        match outcome(behaviour, &harness())? {
-            Outcome::Failed { .. } => Ok(Completion::Completed),
-            Outcome::Passed => Err(format!("{} holds for what breaks it", behaviour.id).into()),
-            skipped @ Outcome::Skipped { .. } => Ok(Completion::ignored_with(skipped)),
+/// The fault is caught by the name of what it breaks, and by few others.
+fn catches<H: Sync>(
+    role: &str,
+    behaviours: &'static [Behaviour<H>],
+    fault: &'static Fault,
+    harness: impl Fn() -> H + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(format!("{role}/wrong/{}/{}", fault.breaks, fault.name), move || {
+        let mut caught = BTreeMap::new();
+        for behaviour in behaviours {
+            match outcome(behaviour, &harness())? {
+                Outcome::Passed => {}
+                Outcome::Failed { reason } => drop(caught.insert(behaviour.id, reason)),
+                skipped @ Outcome::Skipped { .. } => return Ok(Completion::ignored_with(skipped)),
+            }
         }
+        if !caught.contains_key(fault.breaks) {
+            let names = caught.keys();
+            return Err(format!("{} holds for what breaks it; caught by {names:?}", fault.breaks).into());
+        }
+        caught.retain(|id, _| *id != fault.breaks && !fault.also.contains(id));
+        if caught.is_empty() { Ok(Completion::Completed) } else { Err(format!("also caught by {caught:#?}").into()) }
     })
 }
 
@@ -59,16 +100,23 @@ fn outcome<H>(behaviour: &Behaviour<H>, harness: &H) -> Result<Outcome, Failed> 
     Ok(behaviour.run(harness).checked(&machine))
 }
 
-/// The suite has exactly the numbers that the trait's documentation has.
-fn numbers(file: &str, prefix: &str, judged: impl Iterator<Item = &'static str>) -> Trial {
-    let judged: BTreeSet<String> = judged.map(str::to_owned).collect();
+fn ids<H>(behaviours: &[Behaviour<H>]) -> BTreeSet<String> {
+    behaviours.iter().map(|behaviour| behaviour.id.to_owned()).collect()
+}
+
+/// The suite has exactly the numbers that the trait's documentation has, and a fault for each.
+fn numbers(file: &str, prefix: &str, judged: BTreeSet<String>, faults: &[Fault]) -> Trial {
+    let broken: BTreeSet<String> = faults.iter().map(|fault| fault.breaks.to_owned()).collect();
     let path = format!("{}/../core/src/{file}.rs", env!("CARGO_MANIFEST_DIR"));
     let start = format!("/// - {prefix}-");
-    Trial::test(format!("{file}::numbers_are_those_of_the_trait"), move || {
+    Trial::test(format!("{file}/numbers_are_those_of_the_trait"), move || {
         let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
         let lines = text.lines().filter(|line| line.starts_with(&start));
         let written: BTreeSet<String> =
             lines.filter_map(|line| line.split([' ', ':']).nth(2)).map(str::to_owned).collect();
-        if written == judged { Ok(()) } else { Err(format!("{path} has {written:?}, the suite {judged:?}").into()) }
+        if written != judged {
+            return Err(format!("{path} has {written:?}, the suite {judged:?}").into());
+        }
+        if broken == judged { Ok(()) } else { Err(format!("{broken:?} have faults, of {judged:?}").into()) }
     })
 }

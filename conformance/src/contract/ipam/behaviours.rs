@@ -12,7 +12,7 @@ use kinesin_core::{
 };
 
 use super::{
-    harness::{Harness, Node, block, ip, request},
+    harness::{Harness, Node, block, ip, only, request},
     history,
     model::leasable,
 };
@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// Six addresses of each family; in IPv6 a backend may use the last one too.
-const SMALL: [&str; 2] = ["10.1.0.0/29", "fd00:1::/125"];
+pub(super) const SMALL: [&str; 2] = ["10.1.0.0/29", "fd00:1::/125"];
 /// Another six.
-const OTHER: [&str; 2] = ["10.2.0.0/29", "fd00:2::/125"];
+pub(super) const OTHER: [&str; 2] = ["10.2.0.0/29", "fd00:2::/125"];
 
 pub(super) fn ipam_1(harness: &Harness) -> Judged {
     // Down to a single address; a backend may refuse what is too small for a node, but not misuse it.
@@ -92,10 +92,10 @@ pub(super) fn ipam_3(harness: &Harness) -> Judged {
         ensure!(again == first, "the first lease was {first:?}, the next {again:?}");
     }
     if node.families == Families::DUAL {
-        let four = node.allocate("c", Families { v4: true, v6: false })?.map_err(free)?;
+        let four = node.allocate("c", only(Family::V4))?.map_err(free)?;
         let both = node.lease("c")?;
         ensure!(both.address(Family::V4) == four.address(Family::V4), "asked for IPv6 too, {four:?} became {both:?}");
-        let fewer = node.allocate("c", Families { v4: false, v6: true })?.map_err(free)?;
+        let fewer = node.allocate("c", only(Family::V6))?.map_err(free)?;
         ensure!(fewer == both, "asked for IPv6 alone, {both:?} became {fewer:?}");
     }
     history::judge(harness, "IPAM-3")

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use kinesin_core::{
+    capability::Capability,
     ipam::{AllocateRequest, Block, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease, Owner},
     registry::{BuildContext, BuildError, IpamBackend},
     values::{Families, Family},
@@ -22,7 +23,7 @@ type Make = dyn Fn(&BuildContext) -> Result<Arc<dyn Ipam>, BuildError> + Send + 
 /// How instances of one implementation are made.
 pub struct Harness {
     name: String,
-    families: Result<Families, Stop>,
+    provides: Vec<Capability>,
     make: Box<Make>,
 }
 
@@ -30,23 +31,24 @@ impl Harness {
     /// Of a registered backend, with its section at its defaults.
     #[must_use]
     pub fn of(backend: &'static IpamBackend) -> Self {
-        let families = families(backend.name, backend.provides);
-        Self { name: backend.name.to_owned(), families, make: Box::new(backend.build) }
+        Self::new(backend.name, backend.provides, backend.build)
     }
 
-    /// Of an implementation that is in no registry and serves both families.
+    /// Of an implementation that is in no registry, by its name and what it provides.
     pub fn new(
         name: &str,
+        provides: &[Capability],
         make: impl Fn(&BuildContext) -> Result<Arc<dyn Ipam>, BuildError> + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.to_owned(), families: Ok(Families::DUAL), make: Box::new(make) }
+        Self { name: name.to_owned(), provides: provides.to_vec(), make: Box::new(make) }
     }
 
     /// A fresh node with a first instance.
     pub(super) fn node(&self) -> Result<Node<'_>, Stop> {
-        let (families, dir, waiter) = (self.families.clone()?, directory()?, Waiter::new()?);
+        let (families, dir, waiter) = (families(&self.name, &self.provides)?, directory()?, Waiter::new()?);
         let ipam = self.start(families, &dir)?;
-        Ok(Node { harness: self, families, dir, waiter, ipam })
+        let named_pools = self.provides.contains(&Capability::NAMED_POOLS);
+        Ok(Node { harness: self, families, named_pools, dir, waiter, ipam })
     }
 
     fn start(&self, families: Families, dir: &TempDir) -> Result<Arc<dyn Ipam>, Stop> {
@@ -67,6 +69,8 @@ pub(super) struct Node<'a> {
     harness: &'a Harness,
     /// Families that the implementation serves.
     pub(super) families: Families,
+    /// Whether requests may choose a pool other than the default one.
+    pub(super) named_pools: bool,
     dir: TempDir,
     waiter: Waiter,
     pub(super) ipam: Arc<dyn Ipam>,
@@ -79,10 +83,17 @@ impl Node<'_> {
         Ok(())
     }
 
-    /// The desired state with these blocks, as far as their family is served.
+    /// The desired state with these blocks of the default pool, as far as their family is served.
     pub(super) fn state(&self, cidrs: &[&str]) -> IpamDesired {
-        let blocks = cidrs.iter().map(|cidr| block(cidr)).filter(|b| self.families.contains(Family::of_net(&b.cidr)));
-        IpamDesired { blocks: blocks.collect(), ..IpamDesired::default() }
+        self.state_of(cidrs.iter().map(|cidr| block(cidr)))
+    }
+
+    /// The desired state with these blocks, as far as their family and pool are served.
+    pub(super) fn state_of(&self, blocks: impl IntoIterator<Item = Block>) -> IpamDesired {
+        let served = |block: &Block| {
+            self.families.contains(Family::of_net(&block.cidr)) && (self.named_pools || block.pool == DEFAULT_POOL)
+        };
+        IpamDesired { blocks: blocks.into_iter().filter(served).collect(), ..IpamDesired::default() }
     }
 
     pub(super) fn apply(&self, desired: &IpamDesired) -> Result<Result<(), IpamError>, Stop> {
@@ -95,7 +106,17 @@ impl Node<'_> {
     }
 
     pub(super) fn allocate(&self, who: &str, families: Families) -> Result<Result<Lease, IpamError>, Stop> {
-        self.waiter.wait("allocate", self.ipam.allocate(&request(who, families)))
+        self.allocate_from(None, who, families)
+    }
+
+    pub(super) fn allocate_from(
+        &self,
+        pool: Option<&str>,
+        who: &str,
+        families: Families,
+    ) -> Result<Result<Lease, IpamError>, Stop> {
+        let request = AllocateRequest { pool: pool.map(str::to_owned), ..request(who, families) };
+        self.waiter.wait("allocate", self.ipam.allocate(&request))
     }
 
     /// Leases what must be there to lease, of every family that is served.
@@ -104,13 +125,18 @@ impl Node<'_> {
         lease.map_err(|error| Stop::broken(format!("allocate for {who:?} failed while addresses are free: {error}")))
     }
 
-    /// Leases one address of one family until none is left; the answer ends with the error.
+    /// Leases one address of one family of the default pool until none is left; the answer ends with the error.
     pub(super) fn fill(&self, family: Family) -> Result<(Vec<Lease>, IpamError), Stop> {
-        let only = Families { v4: family == Family::V4, v6: family == Family::V6 };
+        self.fill_from(None, family)
+    }
+
+    /// Leases one address of one family until none is left in a pool; the answer ends with the error.
+    pub(super) fn fill_from(&self, pool: Option<&str>, family: Family) -> Result<(Vec<Lease>, IpamError), Stop> {
         let mut leases = Vec::new();
         // Twice as many as any block of the cases has.
         for number in 0..64 {
-            match self.allocate(&format!("{family}-{number}"), only)? {
+            let who = format!("{}-{family}-{number}", pool.unwrap_or("any"));
+            match self.allocate_from(pool, &who, only(family))? {
                 Ok(lease) => leases.push(lease),
                 Err(error) => return Ok((leases, error)),
             }
@@ -141,9 +167,21 @@ impl Node<'_> {
     }
 }
 
+/// Pool of modes without named pools, and of requests that name none.
+pub(super) const DEFAULT_POOL: &str = "default";
+
 /// A block of the default pool.
 pub(super) fn block(cidr: &str) -> Block {
-    Block { pool: "default".to_owned(), cidr: cidr.parse().expect("the cases write networks") }
+    block_of(DEFAULT_POOL, cidr)
+}
+
+pub(super) fn block_of(pool: &str, cidr: &str) -> Block {
+    Block { pool: pool.to_owned(), cidr: cidr.parse().expect("the cases write networks") }
+}
+
+/// One family alone.
+pub(super) fn only(family: Family) -> Families {
+    Families { v4: family == Family::V4, v6: family == Family::V6 }
 }
 
 pub(super) fn ip(text: &str) -> IpAddr {

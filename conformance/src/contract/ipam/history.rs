@@ -4,19 +4,32 @@ use kinesin_core::{
     ipam::{IpamDesired, IpamError, Lease},
     values::Families,
 };
-use proptest::{
-    prelude::*,
-    test_runner::{Config, TestCaseError, TestError, TestRunner},
-};
+use proptest::prelude::*;
 
 use super::{
-    harness::{Harness, Node, ip, request},
+    harness::{DEFAULT_POOL, Harness, Node, block_of, ip, request},
     model::{Breach, Model, demand},
 };
-use crate::outcome::{Judged, Stop};
+use crate::{
+    contract::property::{holds, lines},
+    outcome::{Judged, Stop},
+};
 
 /// Small blocks that do not overlap, so that exhaustion and draining are common.
-const BLOCKS: [&str; 5] = ["10.1.0.0/29", "10.2.0.0/29", "10.3.0.0/28", "fd00:1::/125", "fd00:2::/124"];
+const BLOCKS: [(&str, &str); 9] = [
+    (DEFAULT_POOL, "10.1.0.0/29"),
+    (DEFAULT_POOL, "10.2.0.0/29"),
+    (DEFAULT_POOL, "10.3.0.0/28"),
+    (DEFAULT_POOL, "fd00:1::/125"),
+    (DEFAULT_POOL, "fd00:2::/124"),
+    // Only for modes with named pools.
+    ("green", "10.4.0.0/29"),
+    ("green", "10.5.0.0/29"),
+    ("green", "fd00:4::/125"),
+    ("blue", "10.6.0.0/29"),
+];
+/// What requests ask for; nobody has `none`, and a mode without named pools has none of the colours either.
+const POOLS: [Option<&str>; 5] = [None, Some(DEFAULT_POOL), Some("green"), Some("blue"), Some("none")];
 /// At most two of a block, so that no backend finds the block too small.
 const RESERVED: [&str; 5] = ["10.1.0.1", "10.1.0.6", "10.2.0.2", "fd00:1::2", "192.0.2.1"];
 /// Attachments; more than the smaller blocks have addresses.
@@ -34,12 +47,15 @@ enum Step {
     Allocate {
         who: u8,
         families: Families,
+        pool: Option<&'static str>,
     },
     Release {
         who: u8,
     },
-    /// Leases until nothing is left, then gives every other one back.
-    Exhaust,
+    /// Leases until nothing is left in a pool, then gives every other one back.
+    Exhaust {
+        pool: Option<&'static str>,
+    },
     /// The agent is killed; its successor applies and restores.
     Restart,
     /// Somebody claims what another holds.
@@ -72,18 +88,16 @@ impl From<Stop> for End {
 pub(super) fn judge(harness: &Harness, id: &'static str) -> Judged {
     // Built here once, so that a backend that cannot be built is told as that.
     harness.node()?;
-    let config = Config { cases: HISTORIES, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new(config);
-    let result = runner.run(&steps(), |steps| match play(harness, &steps) {
-        Err(End::Breach(breach)) if breach.id == id => Err(TestCaseError::fail(breach.text)),
-        Err(End::Stop(Stop::Broken(reason))) => Err(TestCaseError::fail(reason)),
-        _ => Ok(()),
-    });
-    match result {
-        Ok(()) => Ok(()),
-        Err(TestError::Fail(reason, steps)) => Err(Stop::broken(format!("{reason}\nafter {steps:#?}"))),
-        Err(TestError::Abort(reason)) => Err(Stop::broken(format!("the suite gave up: {reason}"))),
-    }
+    holds(
+        HISTORIES,
+        &steps(),
+        |steps| lines(steps),
+        |steps| match play(harness, steps) {
+            Err(End::Breach(breach)) if breach.id == id => Err(Stop::Broken(breach.text)),
+            Err(End::Stop(stop)) => Err(stop),
+            Err(End::Breach(_)) | Ok(()) => Ok(()),
+        },
+    )
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -92,14 +106,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Families { v4: false, v6: true }),
         3 => Just(Families::DUAL)
     ];
+    // Mostly the default pool, so that it fills up.
+    let pool = prop_oneof![3 => Just(None), 1 => prop::sample::select(&POOLS[..])];
     let blocks = prop::sample::subsequence((0..BLOCKS.len()).collect::<Vec<_>>(), 0..=BLOCKS.len()).prop_shuffle();
     let reserved = prop::sample::subsequence((0..RESERVED.len()).collect::<Vec<_>>(), 0..=RESERVED.len());
     let apply = (blocks, reserved).prop_map(|(blocks, reserved)| Step::Apply { blocks, reserved });
     let step = prop_oneof![
         2 => apply.clone(),
-        8 => (0..WHO, families).prop_map(|(who, families)| Step::Allocate { who, families }),
+        8 => (0..WHO, families, pool.clone()).prop_map(|(who, families, pool)| Step::Allocate { who, families, pool }),
         4 => (0..WHO).prop_map(|who| Step::Release { who }),
-        1 => Just(Step::Exhaust),
+        1 => pool.prop_map(|pool| Step::Exhaust { pool }),
         1 => Just(Step::Restart),
         1 => (0..WHO, 0..WHO).prop_map(|(from, who)| Step::Steal { from, who }),
         1 => Just(Step::Retire),
@@ -116,22 +132,31 @@ fn play(harness: &Harness, steps: &[Step]) -> Result<(), End> {
     for step in steps {
         match step {
             Step::Apply { blocks, reserved } => {
-                let cidrs: Vec<&str> = blocks.iter().map(|index| BLOCKS[*index]).collect();
+                let blocks = blocks.iter().map(|index| BLOCKS[*index]).map(|(pool, cidr)| block_of(pool, cidr));
                 let reserved = reserved.iter().map(|index| ip(RESERVED[*index])).collect();
-                apply(&node, &mut model, IpamDesired { reserved, ..node.state(&cidrs) })?;
+                apply(&node, &mut model, IpamDesired { reserved, ..node.state_of(blocks) })?;
             }
-            Step::Allocate { who, families } => {
-                let families = Families { v4: families.v4 && node.families.v4, v6: families.v6 && node.families.v6 };
-                allocate(&node, &mut model, &name(*who), families)?;
+            Step::Allocate { who, families, pool } => {
+                let both = Families { v4: families.v4 && node.families.v4, v6: families.v6 && node.families.v6 };
+                let families = if both.v4 || both.v6 { both } else { node.families };
+                allocate(&node, &mut model, *pool, &name(*who), families)?;
             }
             Step::Release { who } => release(&node, &mut model, &name(*who))?,
-            Step::Exhaust => exhaust(&node, &mut model)?,
+            Step::Exhaust { pool } => exhaust(&node, &mut model, *pool)?,
             Step::Restart => restart(&mut node, &mut model)?,
             Step::Steal { from, who } => steal(&node, &model, &name(*from), &name(*who))?,
             Step::Retire => retire(&node, &mut model)?,
         }
     }
     Ok(())
+}
+
+/// A call that must not fail, failed: the breach of one behaviour.
+fn told_as<T>(id: &'static str, answer: Result<T, Stop>) -> Result<T, End> {
+    answer.map_err(|stop| match stop {
+        Stop::Broken(text) => Breach { id, text }.into(),
+        missing @ Stop::Missing { .. } => missing.into(),
+    })
 }
 
 fn name(who: u8) -> String {
@@ -145,33 +170,39 @@ fn apply(node: &Node<'_>, model: &mut Model, desired: IpamDesired) -> Result<(),
     model.desired = desired;
     let first = node.snapshot();
     model.holds("IPAM-8", &first)?;
-    node.take(&model.desired)?;
+    told_as("IPAM-8", node.take(&model.desired))?;
     let second = node.snapshot();
     demand!(first == second, "IPAM-8", "the same state turned {first:?} into {second:?}");
     Ok(())
 }
 
-fn allocate(node: &Node<'_>, model: &mut Model, who: &str, families: Families) -> Result<bool, End> {
-    let answer = node.allocate(who, families)?;
-    model.allocated(who, families, &answer)?;
+fn allocate(
+    node: &Node<'_>,
+    model: &mut Model,
+    pool: Option<&str>,
+    who: &str,
+    families: Families,
+) -> Result<bool, End> {
+    let answer = node.allocate_from(pool, who, families)?;
+    model.allocated(pool.unwrap_or(DEFAULT_POOL), who, families, &answer)?;
     model.holds(if answer.is_ok() { "IPAM-3" } else { "IPAM-4" }, &node.snapshot())?;
     Ok(answer.is_ok())
 }
 
 fn release(node: &Node<'_>, model: &mut Model, who: &str) -> Result<(), End> {
-    let ended = node.release(who)?;
+    let ended = told_as("IPAM-5", node.release(who))?;
     let expected = model.leases.remove(who);
     demand!(ended == expected, "IPAM-5", "{expected:?} was released, and {ended:?} ended");
     model.holds("IPAM-5", &node.snapshot())?;
     Ok(())
 }
 
-fn exhaust(node: &Node<'_>, model: &mut Model) -> Result<(), End> {
+fn exhaust(node: &Node<'_>, model: &mut Model, pool: Option<&str>) -> Result<(), End> {
     let mut leased = Vec::new();
     // More than all blocks together have.
     for number in 0..64 {
         let who = format!("crowd-{number}");
-        if !allocate(node, model, &who, node.families)? {
+        if !allocate(node, model, pool, &who, node.families)? {
             break;
         }
         leased.push(who);
@@ -181,7 +212,7 @@ fn exhaust(node: &Node<'_>, model: &mut Model) -> Result<(), End> {
 
 fn restart(node: &mut Node<'_>, model: &mut Model) -> Result<(), End> {
     node.restart()?;
-    node.take(&model.desired)?;
+    told_as("IPAM-8", node.take(&model.desired))?;
     for (who, lease) in std::mem::take(&mut model.leases) {
         let kept = match node.restore(&lease)? {
             Ok(()) => true,
@@ -201,7 +232,7 @@ fn restart(node: &mut Node<'_>, model: &mut Model) -> Result<(), End> {
             model.leases.insert(who, Lease { restored: true, ..lease });
         } else {
             // A backend that recorded it by itself is told that it ended.
-            node.release(&who)?;
+            told_as("IPAM-5", node.release(&who))?;
         }
     }
     model.holds("IPAM-6", &node.snapshot())?;

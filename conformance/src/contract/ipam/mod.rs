@@ -7,6 +7,7 @@ mod behaviours;
 mod harness;
 mod history;
 mod model;
+mod pools;
 
 pub use harness::Harness;
 
@@ -28,4 +29,5 @@ pub const BEHAVIOURS: &[Behaviour<Harness>] = &[
     Behaviour { id: "IPAM-8", title: "apply is idempotent and old blocks drain", judge: behaviours::ipam_8 },
     Behaviour { id: "IPAM-9", title: "reserved addresses are never leased", judge: behaviours::ipam_9 },
     Behaviour { id: "IPAM-10", title: "retire waits for leases and leaves nothing", judge: behaviours::ipam_10 },
+    Behaviour { id: "IPAM-11", title: "addresses come from the requested pool", judge: pools::ipam_11 },
 ];

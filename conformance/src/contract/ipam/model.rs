@@ -68,6 +68,7 @@ impl Model {
     /// Judges the answer to a request, and takes a good lease over.
     pub(super) fn allocated(
         &mut self,
+        pool: &str,
         who: &str,
         families: Families,
         answer: &Result<Lease, IpamError>,
@@ -77,19 +78,26 @@ impl Model {
             families.iter().filter(|family| held.is_none_or(|lease| lease.address(*family).is_none())).collect();
         match answer {
             Ok(lease) => {
-                self.given(who, held, &missing, lease)?;
+                self.given(pool, who, held, &missing, lease)?;
                 self.used.extend(lease.addresses.iter().map(|leased| leased.ip));
                 self.leases.insert(who.to_owned(), lease.clone());
                 Ok(())
             }
             Err(error) => {
                 demand!(!missing.is_empty(), "IPAM-3", "{held:?} was asked for again: {error}");
-                self.refused(&missing, error)
+                self.refused(pool, &missing, error)
             }
         }
     }
 
-    fn given(&self, who: &str, held: Option<&Lease>, missing: &[Family], lease: &Lease) -> Result<(), Breach> {
+    fn given(
+        &self,
+        pool: &str,
+        who: &str,
+        held: Option<&Lease>,
+        missing: &[Family],
+        lease: &Lease,
+    ) -> Result<(), Breach> {
         demand!(lease.attachment == who, "IPAM-3", "{who:?} got the lease of {:?}", lease.attachment);
         let old = held.map_or(&[][..], |held| &held.addresses);
         let kept = old.iter().all(|leased| lease.addresses.contains(leased));
@@ -105,6 +113,7 @@ impl Model {
                 let holder = &holder.attachment;
                 return Err(Breach { id: "IPAM-2", text: format!("{ip} of {holder:?} was leased to {who:?} too") });
             }
+            demand!(block.pool == pool, "IPAM-11", "{ip} of pool {:?} was leased from {pool:?}", block.pool);
             demand!(!self.desired.reserved.contains(ip), "IPAM-9", "{ip} is reserved and was leased");
             let draining =
                 !self.desired.blocks.contains(block) && self.used.iter().any(|used| block.cidr.contains(used));
@@ -116,8 +125,16 @@ impl Model {
     }
 
     /// Judges a refusal: some missing family must have nothing left.
-    fn refused(&self, missing: &[Family], error: &IpamError) -> Result<(), Breach> {
-        let of = |family: Family| self.desired.blocks.iter().filter(move |block| Family::of_net(&block.cidr) == family);
+    fn refused(&self, pool: &str, missing: &[Family], error: &IpamError) -> Result<(), Breach> {
+        let of_pool = || self.desired.blocks.iter().filter(|block| block.pool == pool);
+        let of = |family: Family| of_pool().filter(move |block| Family::of_net(&block.cidr) == family);
+        if of_pool().next().is_none() {
+            let told = matches!(error, IpamError::UnknownPool { .. } | IpamError::NotReady { .. });
+            demand!(told, "IPAM-11", "pool {pool:?} has no blocks, and the answer is {error:?}");
+            return Ok(());
+        }
+        let unknown = matches!(error, IpamError::UnknownPool { .. });
+        demand!(!unknown, "IPAM-11", "pool {pool:?} has blocks, and the answer is {error}");
         if let IpamError::NotReady { family, .. } = error {
             let right = missing.contains(family) && of(*family).next().is_none();
             demand!(right, "IPAM-7", "{family} has blocks, and the answer is {error}");

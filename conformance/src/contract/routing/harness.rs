@@ -1,9 +1,10 @@
 //! A node for one implementation of [`Routing`]: a network namespace with an uplink, and an observer of its kernel.
 
-use std::{cell::RefCell, net::IpAddr, path::Path, sync::Arc};
+use std::{cell::RefCell, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use kinesin_core::{
+    capability::Capability,
     registry::{BuildContext, BuildError, RoutingBackend},
     routing::{LocalNode, Peer, Routing, RoutingDesired, RoutingError, RoutingReport},
     values::{Families, Family},
@@ -27,7 +28,7 @@ pub(super) const UPLINK: &str = "eth0";
 /// How instances of one implementation are made.
 pub struct Harness {
     name: String,
-    families: Result<Families, Stop>,
+    provides: Vec<Capability>,
     make: Box<Make>,
 }
 
@@ -35,21 +36,21 @@ impl Harness {
     /// Of a registered backend, with its section at its defaults.
     #[must_use]
     pub fn of(backend: &'static RoutingBackend) -> Self {
-        let families = families(backend.name, backend.provides);
-        Self { name: backend.name.to_owned(), families, make: Box::new(backend.build) }
+        Self::new(backend.name, backend.provides, backend.build)
     }
 
-    /// Of an implementation that is in no registry and serves both families.
+    /// Of an implementation that is in no registry, by its name and what it provides.
     pub fn new(
         name: &str,
+        provides: &[Capability],
         make: impl Fn(&BuildContext) -> Result<Arc<dyn Routing>, BuildError> + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.to_owned(), families: Ok(Families::DUAL), make: Box::new(make) }
+        Self { name: name.to_owned(), provides: provides.to_vec(), make: Box::new(make) }
     }
 
     /// Runs a case on a fresh node, in a thread within its namespace.
     pub(super) fn on_node<T: Send>(&self, case: impl FnOnce(&Node<'_>) -> Result<T, Stop> + Send) -> Result<T, Stop> {
-        let families = self.families.clone()?;
+        let families = families(&self.name, &self.provides)?;
         let netns = NetNs::anonymous()
             .map_err(|error| Stop::Missing { feature: NETWORK_NAMESPACES, reason: error.to_string() })?;
         let state = directory()?;
@@ -100,6 +101,17 @@ impl<'a> Node<'a> {
     pub(super) fn apply(&self, routing: &dyn Routing, desired: &RoutingDesired) -> Result<RoutingReport, Stop> {
         let report = self.waiter.wait("apply", routing.apply(desired))?;
         report.map_err(|error| Stop::broken(format!("apply failed on a node whose uplink is up: {}", told(&error))))
+    }
+
+    /// What the implementation answers; none if it fails for the node as a whole.
+    ///
+    /// Random clusters have odd peers, and that these must not fail the others is ROUTING-5 and nothing else.
+    pub(super) fn try_apply(
+        &self,
+        routing: &dyn Routing,
+        desired: &RoutingDesired,
+    ) -> Result<Option<RoutingReport>, Stop> {
+        Ok(self.waiter.wait("apply", routing.apply(desired))?.ok())
     }
 
     pub(super) fn retire(&self, routing: &dyn Routing) -> Judged {
@@ -153,7 +165,7 @@ impl<'a> Node<'a> {
 }
 
 async fn make_uplink(netlink: &Netlink) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    // The end of duplicate address detection would be heard as a change.
+    // Whether an address is free is asked of nobody, so that the answer comes at once.
     Sysctl::here().set("ipv6/conf/default/accept_dad", "0")?;
     let spec = VethSpec { name: UPLINK, mac: None, peer_name: "wire", peer_mac: None, peer_netns: None, mtu: None };
     netlink.add_veth(&spec).await?;
@@ -164,7 +176,24 @@ async fn make_uplink(netlink: &Netlink) -> Result<(), Box<dyn std::error::Error 
     for address in ["192.168.10.100/24", "fd00:10::100/64"] {
         netlink.add_address(uplink, net(address)).await?;
     }
-    Ok(())
+    settled().await
+}
+
+/// Waits until the kernel has done with new addresses, which would be heard as a change later.
+async fn settled() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// IFA_F_TENTATIVE of linux/if_addr.h.
+    const TENTATIVE: u8 = 0x40;
+    for _ in 0..500 {
+        // Address, index, prefix length, scope, flags, device; the numbers are hexadecimal.
+        let addresses = std::fs::read_to_string("/proc/thread-self/net/if_inet6")?;
+        let flags = addresses.lines().filter_map(|line| line.split_whitespace().nth(4));
+        let mut flags = flags.filter_map(|text| u8::from_str_radix(text, 16).ok());
+        if !flags.any(|flags| flags & TENTATIVE != 0) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err("the addresses of the uplink were still tentative after 5 seconds".into())
 }
 
 /// An error with its cause.

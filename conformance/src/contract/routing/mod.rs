@@ -5,6 +5,7 @@
 //! cluster cases.
 
 mod behaviours;
+mod damage;
 mod harness;
 mod view;
 mod watch;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::AddressAttribute,
-    route::{RouteAddress, RouteAttribute, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteProtocol, RouteType},
 };
 use rtnetlink::{MulticastGroup, new_multicast_connection, packet_core::NetlinkPayload, sys::SocketAddr};
 use tokio::task::JoinHandle;
@@ -74,7 +74,9 @@ fn told(message: &RouteNetlinkMessage) -> Option<String> {
         _ => None,
     });
     let length = route.header.destination_prefix_length;
-    if route.header.kind != RouteType::Unicast || dst.is_some_and(automatic) {
+    // The kernel's routes follow addresses and carriers, and may come late; whoever causes one is seen by the address.
+    let own = route.header.protocol == RouteProtocol::Kernel;
+    if own || route.header.kind != RouteType::Unicast || dst.is_some_and(automatic) {
         return None;
     }
     let dst = dst.map_or_else(|| format!("default/{length}"), |ip| format!("{ip}/{length}"));

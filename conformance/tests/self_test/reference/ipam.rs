@@ -14,6 +14,8 @@ use kinesin_core::{
     values::Family,
 };
 
+const DEFAULT_POOL: &str = "default";
+
 #[derive(Debug, Default)]
 pub(crate) struct Reference(Mutex<State>);
 
@@ -57,7 +59,7 @@ impl Ipam for Reference {
         });
         for family in request.families.iter() {
             if lease.address(family).is_none() {
-                lease.addresses.push(state.find(request.pool.as_deref().unwrap_or("default"), family)?);
+                lease.addresses.push(state.find(request.pool.as_deref().unwrap_or(DEFAULT_POOL), family)?);
             }
         }
         lease.addresses.sort_by_key(|leased| Family::of(&leased.ip));
@@ -112,6 +114,10 @@ impl State {
             let of_pool = self.desired.blocks.iter().filter(|block| block.pool == pool);
             of_pool.filter(|block| Family::of_net(&block.cidr) == family)
         };
+        if pool != DEFAULT_POOL && !self.desired.blocks.iter().any(|block| block.pool == pool) {
+            let known = self.desired.blocks.iter().map(|block| block.pool.clone()).collect();
+            return Err(IpamError::UnknownPool { pool: pool.to_owned(), mode: "reference".to_owned(), known });
+        }
         if blocks().next().is_none() {
             return Err(IpamError::NotReady { family, expected_from: "the test".to_owned() });
         }

@@ -103,6 +103,6 @@ fn next_hop(local: &LocalNode, peer: &Peer, cidr: &IpNet) -> Result<IpAddr, Stri
     }
 }
 
-fn refused(error: NetlinkError) -> RoutingError {
+pub(crate) fn refused(error: NetlinkError) -> RoutingError {
     RoutingError::Kernel { action: "use netlink".to_owned(), source: Box::new(error) }
 }

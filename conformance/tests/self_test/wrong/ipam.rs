@@ -1,4 +1,4 @@
-//! One fault per behaviour of `Ipam`, around the reference.
+//! Faults of `Ipam`, around the reference.
 
 use std::{
     path::PathBuf,
@@ -13,15 +13,38 @@ use ipnet::IpNet;
 use kinesin_core::{
     ipam::{AllocateRequest, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease},
     registry::{BuildContext, BuildError},
-    values::Families,
+    values::{Families, Family},
 };
 
+use super::{Fault, fault};
 use crate::reference::ipam::Reference;
 
-/// The reference, wrong in the behaviour `breaks`.
+/// At least one per behaviour.
+pub(crate) const FAULTS: &[Fault] = &[
+    fault("neighbours_range_too", "IPAM-1", &["IPAM-7", "IPAM-8"]),
+    fault("two_allocators", "IPAM-2", &["IPAM-6", "IPAM-7", "IPAM-8"]),
+    fault("next_address_each_time", "IPAM-3", &["IPAM-4", "IPAM-6", "IPAM-8"]),
+    fault("one_more_family_moves_both", "IPAM-3", &["IPAM-4", "IPAM-7"]),
+    fault("half_a_lease", "IPAM-4", &["IPAM-7"]),
+    fault("released_address_leaks", "IPAM-5", &["IPAM-7", "IPAM-8", "IPAM-10"]),
+    fault("latest_claim_wins", "IPAM-6", &[]),
+    fault("restored_without_a_mark", "IPAM-6", &[]),
+    fault("restores_anything", "IPAM-6", &[]),
+    fault("full_pool_without_counts", "IPAM-7", &[]),
+    fault("full_pool_is_not_ready", "IPAM-7", &[]),
+    fault("blocks_never_leave", "IPAM-8", &[]),
+    fault("leases_leave_with_their_block", "IPAM-8", &[]),
+    fault("reserved_is_leased", "IPAM-9", &[]),
+    fault("retire_leaves_a_file", "IPAM-10", &[]),
+    fault("retire_forgets_leases", "IPAM-10", &[]),
+    fault("any_pool_will_do", "IPAM-11", &[]),
+    fault("unknown_pool_is_the_default", "IPAM-11", &[]),
+];
+
+/// The reference with a fault.
 #[derive(Debug)]
 struct Wrong {
-    breaks: &'static str,
+    fault: &'static str,
     inner: Reference,
     /// Leases from the same blocks without a word to the first.
     twin: Reference,
@@ -30,23 +53,56 @@ struct Wrong {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape of a registered constructor")]
-pub(crate) fn build(breaks: &'static str, context: &BuildContext) -> Result<Arc<dyn Ipam>, BuildError> {
+pub(crate) fn build(fault: &'static str, context: &BuildContext) -> Result<Arc<dyn Ipam>, BuildError> {
     let (inner, twin, count) = (Reference::default(), Reference::default(), AtomicUsize::new(0));
-    Ok(Arc::new(Wrong { breaks, inner, twin, count, dir: context.state_dir.clone() }))
+    Ok(Arc::new(Wrong { fault, inner, twin, count, dir: context.state_dir.clone() }))
 }
 
 impl Wrong {
-    fn breaks(&self, id: &str) -> bool {
-        self.breaks == id
+    fn is(&self, fault: &str) -> bool {
+        self.fault == fault
     }
 
     fn next(&self) -> usize {
         self.count.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Whether an attachment is the twin's.
-    async fn is_twins(&self, attachment: &str) -> bool {
-        self.twin.snapshot().leases.contains_key(attachment)
+    /// The next free address instead of the attachment's own.
+    async fn moved(&self, request: &AllocateRequest) -> Result<Lease, IpamError> {
+        self.inner.release(&request.attachment).await?;
+        let decoy = AllocateRequest { attachment: "decoy".to_owned(), ..request.clone() };
+        self.inner.allocate(&decoy).await?;
+        let lease = self.inner.allocate(request).await;
+        self.inner.release("decoy").await?;
+        lease
+    }
+
+    /// Takes what it can get.
+    async fn half(&self, request: &AllocateRequest, error: IpamError) -> Result<Lease, IpamError> {
+        for family in request.families.iter() {
+            let families = Families { v4: family == Family::V4, v6: family == Family::V6 };
+            let _half = self.inner.allocate(&AllocateRequest { families, ..request.clone() }).await;
+        }
+        Err(error)
+    }
+
+    async fn from_any_pool(&self, request: &AllocateRequest, error: IpamError) -> Result<Lease, IpamError> {
+        let pools = self.inner.snapshot().blocks.into_iter().filter(|used| !used.draining).map(|used| used.block.pool);
+        for pool in pools {
+            let lease = self.inner.allocate(&AllocateRequest { pool: Some(pool), ..request.clone() }).await;
+            if lease.is_ok() {
+                return lease;
+            }
+        }
+        Err(error)
+    }
+
+    async fn evict(&self, taken: std::net::IpAddr) -> Result<(), IpamError> {
+        let leases = self.inner.snapshot().leases;
+        for (attachment, _) in leases.iter().filter(|(_, held)| held.addresses.iter().any(|a| a.ip == taken)) {
+            self.inner.release(attachment).await?;
+        }
+        Ok(())
     }
 }
 
@@ -54,76 +110,82 @@ impl Wrong {
 impl Ipam for Wrong {
     async fn apply(&self, desired: &IpamDesired) -> Result<(), IpamError> {
         let mut desired = desired.clone();
-        if self.breaks("IPAM-1") {
-            // Takes the neighbours' addresses for its own.
-            for block in &mut desired.blocks {
-                block.cidr = block.cidr.supernet().map_or(block.cidr, |wider: IpNet| wider.trunc());
+        match self.fault {
+            "neighbours_range_too" => {
+                for block in &mut desired.blocks {
+                    block.cidr = block.cidr.supernet().map_or(block.cidr, |wider: IpNet| wider.trunc());
+                }
             }
-        }
-        if self.breaks("IPAM-8") {
-            // Never lets a block go.
-            let old = self.inner.snapshot().blocks.into_iter().map(|used| used.block);
-            let old: Vec<_> = old.filter(|block| !desired.blocks.contains(block)).collect();
-            desired.blocks.extend(old);
-        }
-        if self.breaks("IPAM-9") {
-            desired.reserved.clear();
+            "blocks_never_leave" => {
+                let old = self.inner.snapshot().blocks.into_iter().map(|used| used.block);
+                let old: Vec<_> = old.filter(|block| !desired.blocks.contains(block)).collect();
+                desired.blocks.extend(old);
+            }
+            "leases_leave_with_their_block" => {
+                for lease in self.inner.snapshot().leases.values() {
+                    if !lease.addresses.iter().all(|leased| desired.blocks.contains(&leased.block)) {
+                        self.inner.release(&lease.attachment).await?;
+                    }
+                }
+            }
+            "reserved_is_leased" => desired.reserved.clear(),
+            _ => {}
         }
         self.twin.apply(&desired).await?;
         self.inner.apply(&desired).await
     }
 
     async fn allocate(&self, request: &AllocateRequest) -> Result<Lease, IpamError> {
-        let held = self.inner.snapshot().leases.contains_key(&request.attachment);
-        if self.breaks("IPAM-2") && !held && (self.is_twins(&request.attachment).await || self.next() % 2 == 1) {
+        let held = self.inner.snapshot().leases.remove(&request.attachment);
+        let twins = self.twin.snapshot().leases.contains_key(&request.attachment);
+        if self.is("two_allocators") && held.is_none() && (twins || self.next() % 2 == 1) {
             return self.twin.allocate(request).await;
         }
-        if self.breaks("IPAM-3") && held {
-            // The next free address instead of the own one.
-            self.inner.release(&request.attachment).await?;
-            let decoy = AllocateRequest { attachment: "decoy".to_owned(), ..request.clone() };
-            self.inner.allocate(&decoy).await?;
-            let lease = self.inner.allocate(request).await;
-            self.inner.release("decoy").await?;
-            return lease;
-        }
-        match self.inner.allocate(request).await {
-            Err(error) if self.breaks("IPAM-4") => {
-                // Takes what it can get.
-                for family in [Families { v4: true, v6: false }, Families { v4: false, v6: true }] {
-                    let _half = self.inner.allocate(&AllocateRequest { families: family, ..request.clone() }).await;
-                }
-                Err(error)
+        if let Some(held) = held {
+            let more = request.families.iter().any(|family| held.address(family).is_none());
+            if self.is("next_address_each_time") || (self.is("one_more_family_moves_both") && more) {
+                return self.moved(request).await;
             }
-            Err(IpamError::Exhausted { pool, family, .. }) if self.breaks("IPAM-7") => {
+        }
+        let answer = self.inner.allocate(request).await;
+        match (self.fault, answer) {
+            ("half_a_lease", Err(error)) => self.half(request, error).await,
+            ("full_pool_without_counts", Err(IpamError::Exhausted { pool, family, .. })) => {
                 Err(IpamError::Exhausted { pool, family, leased: 0, capacity: 0 })
             }
-            other => other,
+            ("full_pool_is_not_ready", Err(IpamError::Exhausted { family, .. })) => {
+                Err(IpamError::NotReady { family, expected_from: "nobody".to_owned() })
+            }
+            ("any_pool_will_do", Err(error)) => self.from_any_pool(request, error).await,
+            ("unknown_pool_is_the_default", Err(IpamError::UnknownPool { .. })) => {
+                self.inner.allocate(&AllocateRequest { pool: None, ..request.clone() }).await
+            }
+            ("restored_without_a_mark", Ok(lease)) => Ok(Lease { restored: false, ..lease }),
+            (_, answer) => answer,
         }
     }
 
     async fn restore(&self, lease: &Lease) -> Result<(), IpamError> {
-        match self.inner.restore(lease).await {
-            Err(IpamError::Taken { ip, .. }) if self.breaks("IPAM-6") => {
-                // The latest claim wins.
-                let leases = self.inner.snapshot().leases;
-                for (attachment, _) in leases.iter().filter(|(_, held)| held.addresses.iter().any(|a| a.ip == ip)) {
-                    self.inner.release(attachment).await?;
-                }
+        let answer = self.inner.restore(lease).await;
+        match (self.fault, answer) {
+            ("latest_claim_wins", Err(IpamError::Taken { ip, .. })) => {
+                self.evict(ip).await?;
                 self.inner.restore(lease).await
             }
-            other => other,
+            ("restores_anything", Err(IpamError::OutOfRange { .. })) => Ok(()),
+            (_, answer) => answer,
         }
     }
 
     async fn release(&self, attachment: &str) -> Result<Option<Lease>, IpamError> {
-        if self.is_twins(attachment).await {
+        if self.twin.snapshot().leases.contains_key(attachment) {
             return self.twin.release(attachment).await;
         }
         let ended = self.inner.release(attachment).await?;
-        if let (true, Some(lease)) = (self.breaks("IPAM-5"), &ended) {
-            // Says that it ended, and keeps the addresses.
-            self.inner.restore(&Lease { attachment: format!("leak-{}", self.next()), ..lease.clone() }).await?;
+        if let (true, Some(lease)) = (self.is("released_address_leaks"), &ended) {
+            // Says that it ended, and keeps the addresses, unless their block has left.
+            let leak = Lease { attachment: format!("leak-{}", self.next()), ..lease.clone() };
+            let _kept = self.inner.restore(&leak).await;
         }
         Ok(ended)
     }
@@ -132,14 +194,27 @@ impl Ipam for Wrong {
         let mut snapshot = self.inner.snapshot();
         snapshot.leases.extend(self.twin.snapshot().leases);
         snapshot.leases.retain(|attachment, _| !attachment.starts_with("leak-"));
+        if self.is("restored_without_a_mark") {
+            snapshot.leases.values_mut().for_each(|lease| lease.restored = false);
+        }
         snapshot
     }
 
     async fn retire(&self) -> Result<(), IpamError> {
+        if self.is("retire_forgets_leases") {
+            for attachment in self.inner.snapshot().leases.keys() {
+                self.inner.release(attachment).await?;
+            }
+        }
+        let leases = self.snapshot().leases.len();
+        if leases > 0 {
+            return Err(IpamError::InUse { leases });
+        }
+        self.twin.retire().await?;
         self.inner.retire().await?;
-        if self.breaks("IPAM-10") {
-            std::fs::write(self.dir.join("leases"), "")
-                .map_err(|source| IpamError::Store { path: self.dir.clone(), source })?;
+        if self.is("retire_leaves_a_file") {
+            let path = self.dir.join("leases");
+            std::fs::write(&path, "").map_err(|source| IpamError::Store { path, source })?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! One fault per behaviour of `Routing`, around the reference.
+//! Faults of `Routing`, around the reference.
 
 use std::sync::Arc;
 
@@ -8,25 +8,55 @@ use kinesin_core::{
     routing::{Routing, RoutingDesired, RoutingError, RoutingReport},
     values::{Carrier, Family},
 };
-use kinesin_netlink::Netlink;
+use kinesin_netlink::{Netlink, NetlinkError, Route};
 use tokio::sync::Mutex;
 
-use crate::reference::routing::Reference;
+use super::{Fault, fault};
+use crate::reference::routing::{Reference, refused};
 
-/// The reference, wrong in the behaviour `breaks`.
+/// Protocol numbers from here on are those of the reference and of nobody else in the cases.
+const OWN_PROTOCOLS: u8 = 100;
+
+/// At least one per behaviour.
+pub(crate) const FAULTS: &[Fault] = &[
+    fault("silent_about_the_unreachable", "ROUTING-1", &["ROUTING-5", "ROUTING-6"]),
+    fault("makes_everything_anew", "ROUTING-2", &[]),
+    fault("counts_changes_it_did_not_make", "ROUTING-2", &[]),
+    fault("peers_never_leave", "ROUTING-3", &["ROUTING-1", "ROUTING-2"]),
+    fault("believes_its_memory", "ROUTING-4", &[]),
+    fault("adds_but_never_mends", "ROUTING-4", &[]),
+    fault("one_bad_peer_fails_all", "ROUTING-5", &["ROUTING-6"]),
+    fault("clears_its_way", "ROUTING-6", &[]),
+    fault("retire_sweeps_all_routes", "ROUTING-6", &[]),
+    fault("retires_its_own_run_only", "ROUTING-7", &[]),
+];
+
+/// The reference with a fault.
 #[derive(Debug)]
 struct Wrong {
-    breaks: &'static str,
+    fault: &'static str,
     last: Mutex<Option<(RoutingDesired, RoutingReport)>>,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape of a registered constructor")]
-pub(crate) fn build(breaks: &'static str, _: &BuildContext) -> Result<Arc<dyn Routing>, BuildError> {
-    Ok(Arc::new(Wrong { breaks, last: Mutex::new(None) }))
+pub(crate) fn build(fault: &'static str, _: &BuildContext) -> Result<Arc<dyn Routing>, BuildError> {
+    Ok(Arc::new(Wrong { fault, last: Mutex::new(None) }))
 }
 
-fn refused(reason: String) -> RoutingError {
-    RoutingError::Kernel { action: "route".to_owned(), source: reason.into() }
+/// Removes routes of others.
+async fn sweep(in_the_way: impl Fn(&Route) -> bool) -> Result<(), NetlinkError> {
+    let netlink = Netlink::new()?;
+    for route in netlink.routes().await?.iter().filter(|route| route.protocol < OWN_PROTOCOLS && in_the_way(route)) {
+        netlink.delete_route(route).await?;
+    }
+    Ok(())
+}
+
+/// Whether the reference's route to a pod CIDR is there, right or wrong.
+async fn routed(desired: &RoutingDesired) -> Result<bool, NetlinkError> {
+    let routes = Netlink::new()?.routes().await?;
+    let cidrs: Vec<_> = desired.peers.values().flat_map(|peer| &peer.pod_cidrs).collect();
+    Ok(!cidrs.is_empty() && cidrs.iter().all(|cidr| routes.iter().any(|route| route.dst == **cidr)))
 }
 
 #[async_trait]
@@ -41,34 +71,33 @@ impl Routing for Wrong {
 
     async fn apply(&self, desired: &RoutingDesired) -> Result<RoutingReport, RoutingError> {
         let mut last = self.last.lock().await;
-        match (self.breaks, &*last) {
-            // Makes everything anew, and says nothing of it.
-            ("ROUTING-2", _) => Reference.retire().await?,
-            // Believes that nothing changes but what it is told.
-            ("ROUTING-4", Some((known, report))) if known == desired => {
+        let mut wanted = desired.clone();
+        match (self.fault, &*last) {
+            ("makes_everything_anew", _) => Reference.retire().await?,
+            ("believes_its_memory", Some((known, report))) if known == desired => {
                 return Ok(RoutingReport { changes: 0, ..report.clone() });
             }
-            // What is in the way is taken out of it.
-            ("ROUTING-6", _) => {
-                let netlink = Netlink::new().map_err(|error| refused(error.to_string()))?;
-                let routes = netlink.routes().await.map_err(|error| refused(error.to_string()))?;
-                let ours =
-                    |route: &&kinesin_netlink::Route| desired.peers.values().any(|p| p.pod_cidrs.contains(&route.dst));
-                for route in routes.iter().filter(ours).filter(|route| route.protocol < 100) {
-                    netlink.delete_route(route).await.map_err(|error| refused(error.to_string()))?;
-                }
+            ("adds_but_never_mends", Some((known, report)))
+                if known == desired && routed(desired).await.map_err(refused)? =>
+            {
+                return Ok(RoutingReport { changes: 0, ..report.clone() });
+            }
+            ("peers_never_leave", Some((known, _))) => wanted.peers.extend(known.peers.clone()),
+            ("clears_its_way", _) => {
+                let ours = |route: &Route| desired.peers.values().any(|peer| peer.pod_cidrs.contains(&route.dst));
+                sweep(ours).await.map_err(refused)?;
             }
             _ => {}
         }
-        let mut wanted = desired.clone();
-        if let ("ROUTING-3", Some((known, _))) = (self.breaks, &*last) {
-            wanted.peers.extend(known.peers.clone());
-        }
         let mut report = Reference.apply(&wanted).await?;
-        match self.breaks {
-            "ROUTING-1" => report.unreachable.clear(),
-            "ROUTING-2" => report.changes = 0,
-            "ROUTING-5" if !report.unreachable.is_empty() => return Err(refused(format!("{:?}", report.unreachable))),
+        match self.fault {
+            "silent_about_the_unreachable" => report.unreachable.clear(),
+            "makes_everything_anew" => report.changes = 0,
+            "counts_changes_it_did_not_make" => report.changes += 1,
+            "one_bad_peer_fails_all" if !report.unreachable.is_empty() => {
+                let source = format!("{:?}", report.unreachable).into();
+                return Err(RoutingError::Kernel { action: "route".to_owned(), source });
+            }
             _ => {}
         }
         *last = Some((wanted, report.clone()));
@@ -76,8 +105,11 @@ impl Routing for Wrong {
     }
 
     async fn retire(&self) -> Result<(), RoutingError> {
-        // Knows only of what it made itself.
-        if self.breaks == "ROUTING-7" && self.last.lock().await.is_none() {
+        if self.fault == "retire_sweeps_all_routes" {
+            // Connected routes follow their addresses; the rest was made by somebody.
+            sweep(|route| route.via.is_some()).await.map_err(refused)?;
+        }
+        if self.fault == "retires_its_own_run_only" && self.last.lock().await.is_none() {
             return Ok(());
         }
         Reference.retire().await
