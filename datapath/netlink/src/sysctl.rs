@@ -8,7 +8,7 @@ use std::{fs, io, path::Path};
 use crate::{NetNs, NetlinkError};
 
 /// Where the chart mounts the host's `/proc/sys/net`, as Cilium's does.
-pub const HOST_PATH: &str = "/host/proc/sys/net";
+const HOST_PATH: &str = "/host/proc/sys/net";
 
 /// The sysctls under `net.` of the namespace that `Netlink` users run in, or of a given one.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +60,7 @@ impl<'a> Sysctl<'a> {
     /// Writes `key` unless it has this value already; the answer tells whether it was changed.
     ///
     /// In a container that is not privileged `/proc/sys` is read-only; then the host's `/proc/sys/net` is written, where
-    /// it is mounted at [`HOST_PATH`]. Both show the namespace of whoever opens a file.
+    /// it is mounted at `/host/proc/sys/net`. Both show the namespace of whoever opens a file.
     ///
     /// # Errors
     /// `Access` when the kernel refuses the value, or `/proc/sys` is read-only and the host's is not mounted.
