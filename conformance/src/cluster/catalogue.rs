@@ -45,14 +45,17 @@ pub fn axes(backends: &[BackendInfo]) -> Vec<Axis> {
         // The selected one is the default, which comes first.
         of_role.sort_by_key(|backend| (!backend.selected, backend.name.clone()));
         if !of_role.is_empty() {
-            axes.push(Axis::new(role, of_role.into_iter().map(|backend| (backend.name.clone(), choose(role, &backend.name)))));
+            axes.push(Axis::new(
+                role,
+                of_role.into_iter().map(|backend| (backend.name.clone(), choose(role, &backend.name))),
+            ));
         }
     }
     if backends.iter().any(|backend| backend.provides.iter().any(|what| what == "chassis:ebpf")) {
-        axes.push(Axis::new("attachment", [
-            ("tcx", json!({"bpf": {"enableTCX": true}})),
-            ("clsact", json!({"bpf": {"enableTCX": false}})),
-        ]));
+        axes.push(Axis::new(
+            "attachment",
+            [("tcx", json!({"bpf": {"enableTCX": true}})), ("clsact", json!({"bpf": {"enableTCX": false}}))],
+        ));
     }
     let families = [Families::Dual, Families::Ipv4, Families::Ipv6];
     // The lab writes the values of its families itself; on other clusters they are what they are.
@@ -97,7 +100,8 @@ fn is_allowed(backends: &[BackendInfo], combination: &Combination) -> bool {
         let has = |family: &str| backend.provides.iter().any(|what| what == family);
         !(has("ipv4") || has("ipv6")) || families.iter().all(|family| has(family))
     };
-    let has_tcx = combination.on("chassis").is_none_or(|chassis| chassis == "ebpf") || combination.on("attachment") == Some("tcx");
+    let has_tcx = combination.on("chassis").is_none_or(|chassis| chassis == "ebpf")
+        || combination.on("attachment") == Some("tcx");
     needs_met && chosen.iter().all(serves) && has_tcx
 }
 
@@ -151,7 +155,10 @@ mod tests {
         backends.pop();
         let all = names(&backends, Selection::Full);
         assert!(all.contains(&"host_scope-vxlan-ebpf-tcx-ipv4".to_owned()));
-        assert!(!all.iter().any(|name| name.contains("vxlan-stack") || name.contains("vxlan-ebpf-tcx-dual")), "{all:?}");
+        assert!(
+            !all.iter().any(|name| name.contains("vxlan-stack") || name.contains("vxlan-ebpf-tcx-dual")),
+            "{all:?}"
+        );
         assert!(!all.iter().any(|name| name.contains("stack-clsact")), "{all:?}");
     }
 

@@ -116,7 +116,8 @@ pub fn every(axes: &[Axis], allowed: impl Fn(&Combination) -> bool) -> Vec<Combi
 /// the smallest for the sizes met here, and always the same.
 #[must_use]
 pub fn covering(all: &[Combination], with: &str) -> Vec<Combination> {
-    let mut missing: BTreeSet<Vec<(&str, &str)>> = all.iter().flat_map(|combination| meetings(combination, with)).collect();
+    let mut missing: BTreeSet<Vec<(&str, &str)>> =
+        all.iter().flat_map(|combination| meetings(combination, with)).collect();
     let mut chosen = Vec::new();
     let mut next = all.first();
     while let Some(combination) = next {
@@ -190,7 +191,11 @@ mod tests {
 
     #[test]
     fn small_catalogues_are_covered_too() {
-        for axes in [vec![], vec![axis("families", &["dual", "ipv4"])], vec![axis("x", &["1", "2"]), axis("families", &["dual"])]] {
+        for axes in [
+            vec![],
+            vec![axis("families", &["dual", "ipv4"])],
+            vec![axis("x", &["1", "2"]), axis("families", &["dual"])],
+        ] {
             let all = every(&axes, |_| true);
             assert_eq!(covering(&all, "families"), all);
         }

@@ -80,7 +80,11 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn families(&self) -> Vec<bool> {
         let families = self.target.families();
-        [(families.v4, true), (families.v6, false)].into_iter().filter(|(on, _)| *on).map(|(_, is_ipv4)| is_ipv4).collect()
+        [(families.v4, true), (families.v6, false)]
+            .into_iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, is_ipv4)| is_ipv4)
+            .collect()
     }
 
     /// The first two nodes; a case that calls this needs two.
@@ -119,7 +123,10 @@ impl<'a> Context<'a> {
                 return self.target.pod_hands(&pod).map_err(Stop::broken);
             }
             if Instant::now() > until {
-                return Err(Stop::broken(format!("a pod in the network of {node} does not run: {:?}", pod.and_then(trouble))));
+                return Err(Stop::broken(format!(
+                    "a pod in the network of {node} does not run: {:?}",
+                    pod.and_then(trouble)
+                )));
             }
             thread::sleep(LOOK);
         }
@@ -210,7 +217,8 @@ impl<'a> Context<'a> {
     /// When they stay.
     pub fn delete(&self, names: &[String]) -> Result<(), Stop> {
         for name in names {
-            let deleted = self.target.runtime().block_on(self.pods().delete(name, &DeleteParams::default().grace_period(0)));
+            let deleted =
+                self.target.runtime().block_on(self.pods().delete(name, &DeleteParams::default().grace_period(0)));
             deleted.map_err(|error| Stop::target(&error))?;
         }
         let names: BTreeSet<&String> = names.iter().collect();
@@ -228,10 +236,15 @@ impl<'a> Context<'a> {
         if ips.len() != self.families().len() {
             return Err(format!("{name} on {node} has addresses {ips:?}"));
         }
-        let pod =
-            PodInfo { namespace: self.namespace.clone(), name: name.to_owned(), node: node.to_owned(), ips: ips.clone() };
+        let pod = PodInfo {
+            namespace: self.namespace.clone(),
+            name: name.to_owned(),
+            node: node.to_owned(),
+            ips: ips.clone(),
+        };
         let hands = self.target.pod_hands(&pod)?;
-        Place::new(format!("{name} on {node}"), node.to_owned(), ips, hands, self.key()).map_err(|stop| stop.to_string())
+        Place::new(format!("{name} on {node}"), node.to_owned(), ips, hands, self.key())
+            .map_err(|stop| stop.to_string())
     }
 
     fn pods(&self) -> Api<Pod> {
@@ -251,7 +264,10 @@ impl<'a> Context<'a> {
                 return Ok(());
             }
             if Instant::now() > until {
-                return Err(Stop::broken(format!("{left} deleted pods are still there after {} s", PATIENCE.as_secs())));
+                return Err(Stop::broken(format!(
+                    "{left} deleted pods are still there after {} s",
+                    PATIENCE.as_secs()
+                )));
             }
             thread::sleep(LOOK);
         }
@@ -267,7 +283,11 @@ fn trouble(pod: &Pod) -> Option<String> {
     }
     let waiting = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.as_ref());
     let why = waiting.map(|waiting| waiting.message.clone().or_else(|| waiting.reason.clone()).unwrap_or_default());
-    Some(format!("{}: {}", status.phase.as_deref().unwrap_or("without phase"), why.unwrap_or_else(|| "not ready".to_owned())))
+    Some(format!(
+        "{}: {}",
+        status.phase.as_deref().unwrap_or("without phase"),
+        why.unwrap_or_else(|| "not ready".to_owned())
+    ))
 }
 
 impl Drop for Context<'_> {

@@ -1,11 +1,6 @@
 //! What the program is started for by the suite itself, under a hidden name.
 
-use std::{
-    ffi::OsString,
-    io::Write as _,
-    path::Path,
-    process::ExitCode,
-};
+use std::{ffi::OsString, io::Write as _, path::Path, process::ExitCode};
 
 use kinesin_lab::Process;
 

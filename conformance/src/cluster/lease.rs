@@ -25,15 +25,15 @@ use crate::target::LabTarget;
 
 /// A run of the suite: where its labs are, and whose they are.
 #[derive(Debug, Clone)]
-pub struct Session {
+pub(crate) struct Session {
     /// Directory of its labs and locks.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Keeps it apart from other runs.
-    pub id: String,
+    pub(crate) id: String,
     /// The process whose end is the end of the labs.
-    pub owner: u32,
+    pub(crate) owner: u32,
     /// Where the programs are that nodes run.
-    pub bin_dir: PathBuf,
+    pub(crate) bin_dir: PathBuf,
 }
 
 /// Where the directories of sessions are.
@@ -42,7 +42,7 @@ const BASE: &str = "/run/kinesin-conformance";
 impl Session {
     /// The session `id`, which `owner` ends.
     #[must_use]
-    pub fn new(id: &str, owner: u32, bin_dir: &Path) -> Self {
+    pub(crate) fn new(id: &str, owner: u32, bin_dir: &Path) -> Self {
         // The path of a lab's sockets has its limits, so the name is a short one.
         let short = format!("{:08x}", super::random::hash(id) >> 32);
         Self { dir: Path::new(BASE).join(&short), id: id.to_owned(), owner, bin_dir: bin_dir.to_owned() }
@@ -51,9 +51,9 @@ impl Session {
 
 /// A lab, and the right to use it.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     /// The lab.
-    pub target: LabTarget,
+    pub(crate) target: LabTarget,
     plan: lab::Plan,
     dirty: PathBuf,
     lock: Flock<File>,
@@ -64,7 +64,7 @@ impl Lease {
     ///
     /// # Errors
     /// Why it does not come up, with the last lines of its logs.
-    pub fn take(session: &Session, combination: &Combination, scale: Scale, alone: bool) -> Result<Self, String> {
+    pub(crate) fn take(session: &Session, combination: &Combination, scale: Scale, alone: bool) -> Result<Self, String> {
         let plan = lab::plan(combination, scale, &session.dir, &session.id, &session.bin_dir);
         let path = session.dir.join(format!("{}.lock", plan.spec.name));
         let dirty = session.dir.join(format!("{}.dirty", plan.spec.name));
@@ -94,13 +94,13 @@ impl Lease {
     ///
     /// # Errors
     /// When that cannot be noted.
-    pub fn spoil(&self) -> io::Result<()> {
+    pub(crate) fn spoil(&self) -> io::Result<()> {
         fs::write(&self.dirty, "a case has failed here\n")
     }
 
     /// The last lines of the lab's logs.
     #[must_use]
-    pub fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         lab::logs(&self.plan.spec)
     }
 
@@ -108,7 +108,7 @@ impl Lease {
     ///
     /// # Errors
     /// With what is left.
-    pub fn down(self) -> Result<(), String> {
+    pub(crate) fn down(self) -> Result<(), String> {
         let Self { target, plan, dirty, lock } = self;
         drop(target);
         lab::down(&plan.spec)?;

@@ -28,4 +28,3 @@ pub use case::{Case, Scale, cases};
 pub use context::Context;
 pub use place::{Place, Question};
 pub use verdict::{Judged, Stop, Verdict};
-

@@ -64,7 +64,10 @@ impl Place {
     /// # Errors
     /// When one cannot begin.
     pub fn begin(&self, flows: &[FlowSpec]) -> Result<(), Stop> {
-        self.hands.ask(Request::Start(flows.to_vec())).map(drop).map_err(|reason| Stop::broken(format!("{self}: {reason}")))
+        self.hands
+            .ask(Request::Start(flows.to_vec()))
+            .map(drop)
+            .map_err(|reason| Stop::broken(format!("{self}: {reason}")))
     }
 
     /// Ends them.
@@ -98,7 +101,7 @@ pub struct Question<'a> {
 }
 
 /// TCP, UDP and ICMP with so many bytes each from one place to another, in one family; nothing where one has none.
-pub fn every_protocol<'a>(from: &'a Place, to: &Place, is_ipv4: bool, seed: u64, length: usize) -> Vec<Question<'a>> {
+pub(crate) fn every_protocol<'a>(from: &'a Place, to: &Place, is_ipv4: bool, seed: u64, length: usize) -> Vec<Question<'a>> {
     let (Some(_), Some(ends)) = (from.ip(is_ipv4), to.ends(is_ipv4)) else { return Vec::new() };
     let key = to.key;
     let asks = [
@@ -111,7 +114,7 @@ pub fn every_protocol<'a>(from: &'a Place, to: &Place, is_ipv4: bool, seed: u64,
 }
 
 /// How a question is told.
-pub fn name(from: &Place, to: &Place, protocol: &str, is_ipv4: bool, length: usize) -> String {
+pub(crate) fn name(from: &Place, to: &Place, protocol: &str, is_ipv4: bool, length: usize) -> String {
     format!("{from} to {to}, {protocol} of {length} bytes over IPv{}", if is_ipv4 { 4 } else { 6 })
 }
 
@@ -119,7 +122,7 @@ pub fn name(from: &Place, to: &Place, protocol: &str, is_ipv4: bool, length: usi
 ///
 /// # Errors
 /// When a place cannot ask at all.
-pub fn failures(questions: &[Question<'_>]) -> Result<Vec<String>, Stop> {
+pub(crate) fn failures(questions: &[Question<'_>]) -> Result<Vec<String>, Stop> {
     let mut by_place: Vec<(&Place, Vec<&Question<'_>>)> = Vec::new();
     for question in questions {
         match by_place.iter_mut().find(|(place, _)| std::ptr::eq(*place, question.from)) {

@@ -57,9 +57,9 @@ pub fn columns(backends: &[BackendInfo], filter: &Filter) -> Vec<Column> {
     }
     let in_full = filter.selection == Selection::Full;
     let column = |combination: Combination| {
-        let cases = cases().iter().filter(|case| {
-            (in_full || combination.is_default() || case.everywhere) && filter.wants_case(case.name)
-        });
+        let cases = cases()
+            .iter()
+            .filter(|case| (in_full || combination.is_default() || case.everywhere) && filter.wants_case(case.name));
         Column { cases: cases.collect(), combination }
     };
     chosen.into_iter().map(column).filter(|column| !column.cases.is_empty()).collect()
@@ -78,7 +78,10 @@ mod tests {
             requires: Vec::new(),
             selected: true,
         };
-        vec![backend("ipam", "host_scope", &["ipv4", "ipv6"]), backend("chassis", "ebpf", &["chassis:ebpf", "ipv4", "ipv6"])]
+        vec![
+            backend("ipam", "host_scope", &["ipv4", "ipv6"]),
+            backend("chassis", "ebpf", &["chassis:ebpf", "ipv4", "ipv6"]),
+        ]
     }
 
     fn planned(filter: &Filter) -> Vec<(String, usize)> {
@@ -103,7 +106,10 @@ mod tests {
             cases: cases.iter().map(|part| (*part).to_owned()).collect(),
         };
         assert_eq!(planned(&filter(&[], &["killed"])), [("host_scope-ebpf-tcx-dual".to_owned(), 1)]);
-        assert_eq!(planned(&filter(&["clsact-ipv6"], &["sizes", "every_size"])), [("host_scope-ebpf-clsact-ipv6".to_owned(), 1)]);
+        assert_eq!(
+            planned(&filter(&["clsact-ipv6"], &["sizes", "every_size"])),
+            [("host_scope-ebpf-clsact-ipv6".to_owned(), 1)]
+        );
         assert_eq!(planned(&filter(&["nothing"], &[])), []);
         assert_eq!(planned(&filter(&["clsact-ipv6"], &["killed"])), []);
     }

@@ -26,7 +26,8 @@ pub(crate) fn hash(text: &str) -> u64 {
 /// A number that no other process has at the same time.
 pub(crate) fn unique() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let mut sequence = Sequence::new(now.as_secs() ^ u64::from(now.subsec_nanos()) << 34 ^ u64::from(std::process::id()));
+    let mut sequence =
+        Sequence::new(now.as_secs() ^ u64::from(now.subsec_nanos()) << 34 ^ u64::from(std::process::id()));
     sequence.next()
 }
 

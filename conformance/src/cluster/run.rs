@@ -194,7 +194,8 @@ fn on_labs(
             let judged: BTreeSet<String> = runs.iter().map(|run: &CaseRun| run.case.clone()).collect();
             for case in column.cases.iter().filter(|case| !judged.contains(case.name)) {
                 let verdict = Verdict::Failed { reason: reason.clone() };
-                let run = CaseRun { combination: name.clone(), case: case.name.to_owned(), verdict, took: Duration::ZERO };
+                let run =
+                    CaseRun { combination: name.clone(), case: case.name.to_owned(), verdict, took: Duration::ZERO };
                 observer.ended(&run);
                 runs.push(run);
             }

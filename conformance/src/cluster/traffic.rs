@@ -18,7 +18,11 @@ pub(super) struct Traffic<'a> {
 
 impl<'a> Traffic<'a> {
     /// Starts flows between pairs of places in every family that both have, with so many open connections in all.
-    pub(super) fn start(context: &Context<'_>, pairs: &[(&'a Place, &'a Place)], connections: usize) -> Result<Self, Stop> {
+    pub(super) fn start(
+        context: &Context<'_>,
+        pairs: &[(&'a Place, &'a Place)],
+        connections: usize,
+    ) -> Result<Self, Stop> {
         let families = context.families();
         let each = connections.div_ceil(pairs.len() * families.len()).max(1);
         let mut traffic = Self { from: Vec::new(), is_running: false };

@@ -3,18 +3,11 @@
 //! | environment | what it says |
 //! |---|---|
 //! | `KINESIN_CONFORMANCE` | `default`, `covering` (if absent) or `full` |
-//! | `KINESIN_CONFORMANCE_SEED` | a number; repeats a run |
+//! | `KINESIN_SEED` | a number; repeats a run |
 //! | `KINESIN_CONFORMANCE_SIZE` | `daily` (if absent) or `full`: how large the cases are that have a size |
 //! | `KINESIN_CONFORMANCE_BIN_DIR` | where `kinesin-agent` and its companions are; else beside the test |
 
-use std::{
-    env,
-    ffi::OsString,
-    io::Write as _,
-    os::unix::process::parent_id,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{env, ffi::OsString, io::Write as _, os::unix::process::parent_id, path::PathBuf, process::ExitCode};
 
 use kinesin_lab::Spec;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -67,8 +60,8 @@ fn trials() -> Result<Vec<Trial>, String> {
         Some("full") => Scale::FULL,
         Some(other) => return Err(format!("KINESIN_CONFORMANCE_SIZE is {other:?}; write daily or full")),
     };
-    let seed = match text("KINESIN_CONFORMANCE_SEED") {
-        Some(seed) => seed.parse().map_err(|_| format!("KINESIN_CONFORMANCE_SEED is {seed:?}; write a number"))?,
+    let seed = match text("KINESIN_SEED") {
+        Some(seed) => number(&seed).ok_or_else(|| format!("KINESIN_SEED is {seed:?}; write a number, such as 0x2a"))?,
         None => unique(),
     };
     let bin_dir = text("KINESIN_CONFORMANCE_BIN_DIR").map_or_else(|| Spec::default().bin_dir, PathBuf::from);
@@ -82,10 +75,14 @@ fn trials() -> Result<Vec<Trial>, String> {
         let (run, combination) = (run.clone(), column.combination);
         column.cases.into_iter().map(move |case| {
             let (run, combination) = (run.clone(), combination.clone());
-            Trial::ignorable_test(format!("{combination}::{}", case.name), move || judge(&run, &combination, case))
+            Trial::ignorable_test(format!("{combination}/{}", case.name), move || judge(&run, &combination, case))
         })
     });
     Ok(trials.collect())
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hex| u64::from_str_radix(hex, 16).ok())
 }
 
 fn judge(run: &Run, combination: &Combination, case: &Case) -> Result<Completion, Failed> {
@@ -93,7 +90,7 @@ fn judge(run: &Run, combination: &Combination, case: &Case) -> Result<Completion
         // Shown with a failure; nothing can be done if stderr is gone.
         let _ = writeln!(std::io::stderr(), "{line}");
     };
-    say(&format!("seed {0}; again: KINESIN_CONFORMANCE_SEED={0}", run.seed));
+    say(&format!("repeat it with KINESIN_SEED={:#x}", run.seed));
     let lease = Lease::take(&run.session, combination, run.scale, case.alone)?;
     let verdict = case.judge(&lease.target, run.scale, run.seed);
     say(&verdict.to_string());

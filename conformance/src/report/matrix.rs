@@ -150,7 +150,10 @@ mod tests {
     fn page_shows_every_cell_and_lets_no_text_be_markup() {
         let text = html(&results());
         assert!(text.contains("<th>a-dual</th><th>b-ipv4</th>"), "{text}");
-        assert!(text.contains("<td class=\"fail\" title=\"1 &lt; 2 &amp; &quot;x&quot;\nsecond line\">FAIL</td>"), "{text}");
+        assert!(
+            text.contains("<td class=\"fail\" title=\"1 &lt; 2 &amp; &quot;x&quot;\nsecond line\">FAIL</td>"),
+            "{text}"
+        );
         assert_eq!(text.matches("<td class=").count(), 4);
         assert!(!text.contains("1 < 2"));
     }

@@ -56,7 +56,10 @@ pub(super) fn restart(runtime: &Handle, client: &Client, namespace: &str) -> Res
         }
         if Instant::now() > until {
             let within = PATIENCE.as_secs();
-            return Err(Stop::broken(format!("of {} restarted agents {ready} are ready after {within} s", before.len())));
+            return Err(Stop::broken(format!(
+                "of {} restarted agents {ready} are ready after {within} s",
+                before.len()
+            )));
         }
         thread::sleep(LOOK);
     }

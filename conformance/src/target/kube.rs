@@ -183,7 +183,11 @@ async fn look(options: &KubeOptions) -> Result<Found, String> {
     let kernel = nodes.iter().filter_map(|node| Some(node.status.as_ref()?.node_info.as_ref()?.kernel_version.clone()));
     let kernel = kernel.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
     let info = |node: &Node| {
-        let ready = node.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "Ready" && c.status == "True");
+        let ready = node
+            .status
+            .iter()
+            .flat_map(|s| s.conditions.iter().flatten())
+            .any(|c| c.type_ == "Ready" && c.status == "True");
         let usable = ready && node.spec.as_ref().and_then(|spec| spec.unschedulable) != Some(true);
         let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
         let ips = addresses.filter(|address| address.type_ == "InternalIP").filter_map(|a| a.address.parse().ok());
@@ -195,8 +199,10 @@ async fn look(options: &KubeOptions) -> Result<Found, String> {
     }
     let sets: Api<DaemonSet> = Api::namespaced(client.clone(), &options.namespace);
     let set = sets.get_opt("cilium").await.map_err(told("read the agents' daemon set"))?;
-    let of_agent = set.and_then(|set| set.spec.template.spec?.containers.into_iter().find(|c| c.name == "cilium-agent")?.image);
-    let version_of = |image: &str| image.rsplit_once(':').map(|(_, tag)| tag.to_owned()).filter(|tag| !tag.contains('/'));
+    let of_agent =
+        set.and_then(|set| set.spec.template.spec?.containers.into_iter().find(|c| c.name == "cilium-agent")?.image);
+    let version_of =
+        |image: &str| image.rsplit_once(':').map(|(_, tag)| tag.to_owned()).filter(|tag| !tag.contains('/'));
     let installed = of_agent.as_deref().and_then(version_of).unwrap_or_else(|| "unknown".to_owned());
     let Some(image) = options.image.clone().or(of_agent) else {
         return Err(format!(
@@ -207,20 +213,19 @@ async fn look(options: &KubeOptions) -> Result<Found, String> {
     };
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &options.namespace);
     let config = maps.get_opt("cilium-config").await.map_err(told("read the ConfigMap cilium-config"))?;
-    let subject = Subject {
-        implementation: "kinesin".to_owned(),
-        version: installed,
-        kernel,
-        kubernetes: version.git_version,
-    };
+    let subject =
+        Subject { implementation: "kinesin".to_owned(), version: installed, kernel, kubernetes: version.git_version };
     Ok((client, ready, image, config.and_then(|map| map.data).unwrap_or_default(), subject))
 }
 
 async fn client(kubeconfig: Option<&Path>) -> Result<Client, String> {
     let config = match kubeconfig {
         Some(path) => {
-            let read = Kubeconfig::read_from(path).map_err(|error| format!("{}: {}", path.display(), with_causes(&error)))?;
-            Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.map_err(|error| with_causes(&error))?
+            let read =
+                Kubeconfig::read_from(path).map_err(|error| format!("{}: {}", path.display(), with_causes(&error)))?;
+            Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+                .await
+                .map_err(|error| with_causes(&error))?
         }
         None => Config::infer().await.map_err(|error| {
             format!("no cluster to ask: {}; name a kubeconfig by --kubeconfig or KUBECONFIG", with_causes(&error))

@@ -1,8 +1,7 @@
 //! A lab as a target: it can do everything.
 
 use std::{
-    fmt, fs,
-    thread,
+    fmt, fs, thread,
     time::{Duration, Instant},
 };
 
@@ -106,9 +105,9 @@ impl LabTarget {
     }
 
     fn works(&self, node: &str, peers: usize) -> bool {
-        let Ok(socket) = self.node(node).and_then(|node| {
-            node.path("/run/cilium/cilium.sock").map_err(|error| Stop::target(&error))
-        }) else {
+        let Ok(socket) =
+            self.node(node).and_then(|node| node.path("/run/cilium/cilium.sock").map_err(|error| Stop::target(&error)))
+        else {
             return false;
         };
         let agent = kinesin_agent_api::Client::new(socket).with_timeout(ANSWER);

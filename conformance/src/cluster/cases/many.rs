@@ -1,9 +1,6 @@
 //! Many pods at once.
 
-use std::{
-    collections::BTreeSet,
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
 
 use crate::cluster::{
     context::Context,

@@ -60,7 +60,8 @@ pub(in crate::cluster) fn is_discovered(context: &Context<'_>) -> Judged {
             match whole(context, from, to, is_ipv4, mtu)? {
                 Ok(Told::Answered) => seen.push(format!("{}: {mtu} bytes", family(is_ipv4))),
                 other => {
-                    let told = format!("{from} to {to}: told that {mtu} bytes fit over {}, but: {other:?}", family(is_ipv4));
+                    let told =
+                        format!("{from} to {to}: told that {mtu} bytes fit over {}, but: {other:?}", family(is_ipv4));
                     return Err(Stop::broken(told));
                 }
             }
@@ -69,7 +70,10 @@ pub(in crate::cluster) fn is_discovered(context: &Context<'_>) -> Judged {
         match whole(context, a, neighbour, is_ipv4, WIDE)? {
             Ok(Told::Answered) => {}
             other => {
-                return Err(Stop::broken(format!("{a} to {neighbour}, {WIDE} bytes over {}: {other:?}", family(is_ipv4))));
+                return Err(Stop::broken(format!(
+                    "{a} to {neighbour}, {WIDE} bytes over {}: {other:?}",
+                    family(is_ipv4)
+                )));
             }
         }
     }
@@ -90,7 +94,13 @@ fn family(is_ipv4: bool) -> &'static str {
 }
 
 /// One packet of so many bytes, IP header included.
-fn whole(context: &Context<'_>, from: &Place, to: &Place, is_ipv4: bool, bytes: u32) -> Result<Result<Told, String>, Stop> {
+fn whole(
+    context: &Context<'_>,
+    from: &Place,
+    to: &Place,
+    is_ipv4: bool,
+    bytes: u32,
+) -> Result<Result<Told, String>, Stop> {
     let Some(ends) = to.ends(is_ipv4) else { return Err(Stop::broken(format!("{to} has no address"))) };
     let headers = if is_ipv4 { 28 } else { 48 };
     let length = usize::try_from(bytes).unwrap_or_default().saturating_sub(headers);

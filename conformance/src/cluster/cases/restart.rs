@@ -46,7 +46,10 @@ pub(in crate::cluster) fn address_is_used_again(context: &Context<'_>) -> Judged
         let families = context.families();
         let came_back = reused >= families.len() && round > 0;
         if came_back {
-            return Ok(format!("{reused} addresses came back within {} pods; {asked} questions answered", (round + 1) * BATCH));
+            return Ok(format!(
+                "{reused} addresses came back within {} pods; {asked} questions answered",
+                (round + 1) * BATCH
+            ));
         }
     }
     Err(Stop::broken(format!("no address came back within {} pods, so nothing was judged", ROUNDS * BATCH)))

@@ -73,7 +73,13 @@ pub(in crate::cluster) fn fragments(context: &Context<'_>) -> Judged {
     told(&failures(&questions)?, questions.len())
 }
 
-fn datagrams<'a>(context: &Context<'_>, from: &'a Place, to: &Place, is_ipv4: bool, length: usize) -> Vec<Question<'a>> {
+fn datagrams<'a>(
+    context: &Context<'_>,
+    from: &'a Place,
+    to: &Place,
+    is_ipv4: bool,
+    length: usize,
+) -> Vec<Question<'a>> {
     let Some(ends) = to.ends(is_ipv4) else { return Vec::new() };
     let udp = Ask::Udp { to: ends.udp, key: to.key, seed: context.random(), length };
     let ping = Ask::Ping { to: ends.udp.ip(), seed: context.random(), length, hop_limit: None };

@@ -155,7 +155,8 @@ impl Flows {
             let socket = room.udp_to(spec.udp).map_err(failed)?;
             socket.send(b"ready").await.map_err(failed)?;
             in_time(STALL, socket.recv(&mut [0; 8])).await.map_err(failed)?;
-            let pace = PACE.max(Duration::from_secs(1) * u32::try_from(spec.connections).unwrap_or(u32::MAX) / EXCHANGES);
+            let pace =
+                PACE.max(Duration::from_secs(1) * u32::try_from(spec.connections).unwrap_or(u32::MAX) / EXCHANGES);
             for stream in streams {
                 let stopped = stopped.clone();
                 parts.spawn(async move { (flow, keep(stream, pace, stopped).await) });

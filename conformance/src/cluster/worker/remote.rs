@@ -59,7 +59,8 @@ impl RemoteHands {
     pub fn start(pods: &Api<Pod>, pod: &str, command: &[&str], runtime: Handle) -> Result<Self, String> {
         let started = runtime.block_on(async {
             let params = AttachParams::default().stdin(true).stdout(true).stderr(true);
-            let mut process = pods.exec(pod, command.iter().copied(), &params).await.map_err(|error| error.to_string())?;
+            let mut process =
+                pods.exec(pod, command.iter().copied(), &params).await.map_err(|error| error.to_string())?;
             let (Some(stdin), Some(stdout)) = (process.stdin(), process.stdout()) else {
                 return Err("the streams are not there".to_owned());
             };
@@ -120,9 +121,11 @@ mod tests {
         let serving = tokio::spawn(serve(BufReader::new(from), to));
         let (from, mut to) = tokio::io::split(near);
         let mut lines = BufReader::new(from).lines();
-        for (request, answer) in
-            [(Request::Start(vec![]), Ok(Answer::Started)), (Request::Start(vec![]), Err(())), (Request::Stop, Ok(Answer::Stopped(vec![])))]
-        {
+        for (request, answer) in [
+            (Request::Start(vec![]), Ok(Answer::Started)),
+            (Request::Start(vec![]), Err(())),
+            (Request::Stop, Ok(Answer::Stopped(vec![]))),
+        ] {
             let text = serde_json::to_string(&request).expect("JSON");
             to.write_all(format!("{text}\n").as_bytes()).await.expect("written");
             let line = lines.next_line().await.expect("read").expect("a line");

@@ -25,8 +25,7 @@ pub(super) fn never_fragment(socket: &impl AsFd, is_ipv4: bool) -> io::Result<()
 
 /// What the kernel knows of the path of a connected socket, in bytes of IP packet.
 pub(super) fn path_mtu(socket: &impl AsFd, is_ipv4: bool) -> io::Result<u32> {
-    let (level, name) =
-        if is_ipv4 { (libc::IPPROTO_IP, libc::IP_MTU) } else { (libc::IPPROTO_IPV6, libc::IPV6_MTU) };
+    let (level, name) = if is_ipv4 { (libc::IPPROTO_IP, libc::IP_MTU) } else { (libc::IPPROTO_IPV6, libc::IPV6_MTU) };
     let mut value: libc::c_int = 0;
     let mut length = size_of::<libc::c_int>() as libc::socklen_t;
     let fd = socket.as_fd().as_raw_fd();
