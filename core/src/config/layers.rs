@@ -40,6 +40,12 @@ impl Sources {
         self.env.retain(|(name, _)| name.starts_with(ENV_PREFIX));
         self
     }
+
+    /// What the sources say for one ConfigMap key, unchecked, whatever is wrong with the others; nothing when none does.
+    #[must_use]
+    pub fn written(&self, key: &str) -> Option<String> {
+        read(self).written.remove(key).map(|written| written.value)
+    }
 }
 
 /// Variables with this prefix are configuration.
