@@ -16,7 +16,7 @@ use crate::{
 /// Name of the loop in `status`.
 pub(crate) const NAME: &str = "watch-config";
 /// How often the sources are read again: some small files.
-pub(crate) const PERIOD: Duration = Duration::from_secs(10);
+pub(crate) const PERIOD: Duration = Duration::from_secs(3);
 
 /// What is to be said of the configuration that lies there now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use kinesin_agent_api::types::EndpointNetworking;
 use kinesin_core::{
     chassis::{ChassisError, ChassisReport, EndpointSpec},
     config::Config,
-    ipam::{AllocateRequest, IpamError, Lease, Owner},
+    ipam::{AllocateRequest, Block, IpamError, Lease, Owner},
     routing::{Path, RoutingError, RoutingReport},
     values::{EndpointId, Families, Family},
 };
@@ -60,6 +60,8 @@ pub(crate) struct Wakes {
     pub(crate) cni: Arc<Notify>,
     /// Endpoints came or went.
     pub(crate) endpoints: Arc<Notify>,
+    /// Queued deletions may succeed now.
+    pub(crate) deletes: Arc<Notify>,
 }
 
 /// What may only change in turn.
@@ -67,6 +69,8 @@ pub(crate) struct Wakes {
 pub(crate) struct State {
     /// What the node was given; saved.
     pub(crate) node: NodeRecord,
+    /// Blocks of the Node object, which IPAM may still refuse; none before the object was seen.
+    pub(crate) given_blocks: Vec<Block>,
     /// Whether it comes from an earlier run, whose datapath may still forward.
     pub(crate) resumed: bool,
     /// Endpoints by number.

@@ -40,7 +40,7 @@ impl Engine {
         self.remove_vanished(&mut state, &netlink).await?;
 
         // Blocks that are refused leave IPAM as it was; a node that has some goes on with those, and says so.
-        let refused = self.apply_blocks(&state, &links).await.err();
+        let refused = self.apply_blocks(&mut state, &links).await.err();
         let own = match (self.own_leases(&mut state).await, refused) {
             (Err(error), refused) => return Err(refused.unwrap_or(error).into()),
             (Ok(_), Some(error)) if state.datapath.is_none() && !state.resumed => return Err(error.into()),
@@ -74,6 +74,7 @@ impl Engine {
         drop(state);
         if first {
             tracing::info!("the datapath is ready");
+            self.wakes.deletes.notify_one();
         }
         self.wakes.cni.notify_one();
         self.wakes.node.notify_one();
@@ -100,8 +101,10 @@ impl Engine {
         Ok(())
     }
 
-    async fn apply_blocks(&self, state: &State, links: &NodeLinks) -> Result<(), IpamError> {
-        if state.node.blocks.is_empty() {
+    async fn apply_blocks(&self, state: &mut State, links: &NodeLinks) -> Result<(), IpamError> {
+        // Before the Node object was seen, an earlier run's blocks are what there is.
+        let given = if state.given_blocks.is_empty() { &state.node.blocks } else { &state.given_blocks };
+        if given.is_empty() {
             // Told apart from an empty list that was given: nothing has been given yet.
             return match self.config.families.iter().next() {
                 Some(family) => Err(IpamError::NotReady {
@@ -112,11 +115,14 @@ impl Engine {
             };
         }
         let desired = IpamDesired {
-            blocks: state.node.blocks.clone(),
+            blocks: given.clone(),
             reserved: links.addresses.clone(),
             node_networks: links.networks.clone(),
         };
-        self.backends.ipam.apply(&desired).await
+        self.backends.ipam.apply(&desired).await?;
+        // Only what was accepted is saved: the next start takes it over before it can look at the node's networks.
+        state.node.blocks = desired.blocks;
+        Ok(())
     }
 
     /// The node's own leases, taken anew where they are missing.

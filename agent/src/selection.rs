@@ -8,7 +8,7 @@ use kinesin_core::{
     combination::{self, CombinationError},
     config::{Config, Section},
     ipam::Ipam,
-    registry::{BuildContext, BuildError, Registry, RegistryError},
+    registry::{BuildContext, BuildError, Registry, RegistryError, Role},
     routing::Routing,
 };
 
@@ -27,6 +27,16 @@ pub(crate) enum SelectionError {
     /// A name is not compiled in, or the combination cannot work on this machine.
     #[error(transparent)]
     Combination(#[from] CombinationError),
+    /// A key names a backend that is not compiled in.
+    #[error("{origin}: {key}: {source}")]
+    NotCompiledIn {
+        /// The key.
+        key: String,
+        /// File, variable or flag of the key, or the key that it follows from.
+        origin: String,
+        /// What there is.
+        source: RegistryError,
+    },
     /// A backend refuses its options.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -59,7 +69,7 @@ pub(crate) fn build(config: &Config, node_name: &str) -> Result<Backends, Select
     let registry = Registry::collect()?;
     let machine = ThisMachine::new().map_err(SelectionError::Kernel)?;
     let selection = &config.selection;
-    combination::check(&registry, selection, &machine)?;
+    combination::check(&registry, selection, &machine).map_err(|error| with_key(config, error))?;
     check_sections(config, &registry)?;
     for (role, name) in [("policy", &selection.policy), ("masquerade", &selection.masquerade)] {
         if let Some(name) = name {
@@ -84,6 +94,20 @@ pub(crate) fn build(config: &Config, node_name: &str) -> Result<Backends, Select
         routing: (registry.routing(&selection.routing)?.build)(&context(config.section(&selection.routing)))?,
         chassis: (registry.chassis(&selection.chassis)?.build)(&context(config.section(&selection.chassis)))?,
     })
+}
+
+/// Names the key that chose a backend which is not there.
+fn with_key(config: &Config, error: CombinationError) -> SelectionError {
+    let CombinationError::Registry(RegistryError::Unknown { role, name, known }) = error else {
+        return error.into();
+    };
+    let key = match role {
+        Role::LoadBalancer => "backends.load-balancer".to_owned(),
+        other => format!("backends.{other}"),
+    };
+    let entry = config.entries().iter().find(|entry| entry.key == key);
+    let origin = entry.map_or_else(|| "configuration".to_owned(), |entry| entry.source.clone());
+    SelectionError::NotCompiledIn { key, origin, source: RegistryError::Unknown { role, name, known } }
 }
 
 /// Where the agent and its backends keep files, as Cilium has it.

@@ -124,11 +124,15 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
     store.prepare()?;
     let _lock = OwnerLock::acquire(&store.directory().join("agent.lock"))
         .context("only one agent may run on a node; stop the other one first")?;
-    if let Err(error) = config_watch::remember(&store, &config) {
-        tracing::warn!(%error, "the accepted configuration is not saved");
+    if let Some(reason) = &refused {
+        tracing::error!(reason, "the configuration is refused; the one accepted before runs");
     }
     let k8s = &config.k8s;
     let client = kinesin_cluster::connect(k8s.kubeconfig_path.as_deref(), k8s.api_server.as_deref()).await?;
+    // Only now: a kubeconfig that cannot be used is a refusal as well.
+    if let Err(error) = config_watch::remember(&store, &config) {
+        tracing::warn!(%error, "the accepted configuration is not saved");
+    }
     let watches = Arc::new(Watches {
         own_node: kinesin_cluster::watch_own_node(client.clone(), &node_name),
         nodes: kinesin_cluster::watch_cluster_nodes(client.clone()),
@@ -140,7 +144,6 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
     });
     let engine = Arc::new(Engine::new(config, node_name, backends, store));
     if let Some(reason) = refused {
-        tracing::error!(reason, "the configuration is refused; the one accepted before runs");
         engine.degradation.write().unwrap_or_else(PoisonError::into_inner).refused = Some(reason);
     }
     engine.restore().await?;
@@ -170,9 +173,10 @@ fn configuration(sources: &Sources, node_name: &str) -> anyhow::Result<(Config, 
         Ok((config, backends)) => return Ok((config, backends, None)),
         Err(refusal) => refusal,
     };
-    // What cannot be read cannot say where the state is, so only the default place is looked at.
-    let usual = Config::load(&Sources::default()).map(|config| selection::state_dir(&config));
-    let recalled = usual.ok().and_then(|directory| config_watch::recall(&Store::new(directory), node_name));
+    // Whatever else is refused, the sources may still say where the state is.
+    let flags = sources.written("state-dir").map(|directory| ("state-dir".to_owned(), directory)).into_iter().collect();
+    let place = Config::load(&Sources { flags, ..Sources::default() }).map(|config| selection::state_dir(&config));
+    let recalled = place.ok().and_then(|directory| config_watch::recall(&Store::new(directory), node_name));
     match recalled {
         Some((config, backends)) => Ok((config, backends, Some(refusal.to_string()))),
         None => Err(refusal.into()),
@@ -277,7 +281,7 @@ fn start_loops(
         async move { endpoints.publish().await }
     }));
     let e = engine.clone();
-    tasks.spawn(spec(replay::NAME, &Arc::default(), UPKEEP_PERIOD).run(move || {
+    tasks.spawn(spec(replay::NAME, &engine.wakes.deletes, UPKEEP_PERIOD).run(move || {
         let engine = e.clone();
         async move { engine.replay_deletes().await }
     }));
@@ -335,7 +339,7 @@ async fn take_tables(engine: &Engine, watches: &Watches) {
         let usable = node.pod_cidrs.iter().filter(|cidr| families.contains(Family::of_net(cidr)));
         let blocks: Vec<_> = usable.map(|cidr| Block { pool: "default".to_owned(), cidr: *cidr }).collect();
         if !blocks.is_empty() {
-            state.node.blocks = blocks;
+            state.given_blocks = blocks;
         }
         state.node.internal_ips.clone_from(&node.internal_ips);
         state.node.uid.clone_from(&node.uid);

@@ -30,7 +30,7 @@ pub(crate) struct Store {
 /// What the node was given and has published.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodeRecord {
-    /// Blocks that IPAM may lease from.
+    /// Blocks that IPAM has accepted.
     pub(crate) blocks: Vec<Block>,
     /// The node's addresses in Kubernetes.
     pub(crate) internal_ips: Vec<IpAddr>,
@@ -130,7 +130,7 @@ impl Store {
         write(&self.node_path(), record)
     }
 
-    /// Every endpoint of an earlier run. A damaged file keeps only its own endpoint from being restored.
+    /// Every endpoint of an earlier run. A damaged file costs only its own endpoint, and is removed.
     pub(crate) fn load_endpoints(&self) -> Result<Vec<Record>, StoreError> {
         let directory = self.endpoints_dir();
         let entries = match fs::read_dir(&directory) {
@@ -149,8 +149,10 @@ impl Store {
             match read::<Record>(&path) {
                 Ok(Some(record)) if path == self.endpoint_path(record.id) => records.push(record),
                 Ok(_) => tracing::warn!(path = %path.display(), "state file of another name is ignored"),
-                Err(error @ StoreError::Content { .. }) => {
-                    tracing::warn!(path = %path.display(), error = %error, "damaged state file is ignored");
+                Err(StoreError::Content { source, .. }) => {
+                    // Nobody will ever read it, and its endpoint's number may be given to another one.
+                    tracing::warn!(path = %path.display(), error = %source, "damaged state file is removed");
+                    remove(&path)?;
                 }
                 Err(error) => return Err(error),
             }
@@ -258,7 +260,9 @@ mod tests {
         fs::write(store.endpoints_dir().join("9.tmp"), "").expect("written");
         fs::write(store.node_path(), [0xff, 0]).expect("written");
         assert_eq!(store.load_endpoints().expect("read"), [record(7, "10.0.0.7")]);
-        assert!(!store.endpoints_dir().join("9.tmp").exists());
+        for left in ["8.json", "9.tmp"] {
+            assert!(!store.endpoints_dir().join(left).exists(), "{left}");
+        }
         assert_eq!(store.load_node().expect("read"), None);
     }
 

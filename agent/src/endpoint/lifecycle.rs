@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use kinesin_agent_api::types::{EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointGcRequest, EndpointState};
-use kinesin_core::{ipam::Block, values::EndpointId};
+use kinesin_core::{chassis::ChassisError, ipam::Block, values::EndpointId};
 
 use super::{Record, Running, attachment, check, owner, selector::Selector};
 use crate::engine::{Engine, EngineError, State};
@@ -153,14 +153,21 @@ impl Engine {
 
     /// Removes an endpoint: datapath first, so that its address reaches nobody when it is leased again.
     pub(crate) async fn remove(&self, state: &mut State, id: EndpointId) -> Result<(), EngineError> {
+        let starting = state.datapath.is_none();
         let Some(running) = state.endpoints.get_mut(&id) else { return Ok(()) };
         running.state = EndpointState::Disconnecting;
         let record = running.record.clone();
         if let Ok(spec) = record.spec() {
-            if let Err(error) = self.backends.chassis.detach(&spec).await {
-                // The address must not be leased to another while it still leads here.
-                running.message = error.to_string();
-                return Err(EngineError::Left { id, left: vec![error.to_string()] });
+            match self.backends.chassis.detach(&spec).await {
+                Ok(()) => {}
+                // The datapath is an earlier run's: the first pass removes from it whatever has no endpoint, and no pod
+                // is given an address before that.
+                Err(ChassisError::NotReady) if starting => {}
+                Err(error) => {
+                    // The address must not be leased to another while it still leads here.
+                    running.message = error.to_string();
+                    return Err(EngineError::Left { id, left: vec![error.to_string()] });
+                }
             }
         }
         self.backends.ipam.release(&record.attachment()).await?;

@@ -258,6 +258,25 @@ async fn next_run_takes_endpoints_and_own_leases_over() {
 }
 
 #[tokio::test]
+async fn deletion_before_the_datapath_is_ready_forgets_the_endpoint() {
+    let directory = tempfile::tempdir().expect("directory");
+    let first = start(directory.path()).await;
+    let (added, _) = first.engine.create(request(1)).await.expect("added");
+    drop(first);
+
+    let second = start(directory.path()).await;
+    second.engine.state().await.datapath = None;
+    second.chassis.refuses.store(true, Ordering::SeqCst);
+    let batch = EndpointBatchDeleteRequest {
+        container_id: added.record.request.container_id.clone(),
+        container_interface_name: String::new(),
+    };
+    assert_eq!(second.engine.delete_batch(&batch).await.expect("removed"), 1);
+    assert_eq!(leases(&second), 0);
+    assert!(second.engine.store.load_endpoints().expect("read").is_empty());
+}
+
+#[tokio::test]
 async fn two_saved_endpoints_with_one_address_are_not_both_attached() {
     let directory = tempfile::tempdir().expect("directory");
     let first = start(directory.path()).await;
