@@ -1,0 +1,18 @@
+//! The real agent and the real plugin on a node of each test's own, under everything that goes wrong on real nodes.
+//!
+//! Needs root, `unshare` and `nsenter` (util-linux). A node is a network namespace, a mount namespace with its own
+//! bpffs and `/run`, and an API server of the test; nothing of the machine is touched.
+
+mod api;
+mod basics;
+mod cidrs;
+mod cluster;
+mod config;
+mod leaks;
+mod node;
+mod pods;
+mod state;
+mod steps;
+mod storm;
+mod tracer;
+mod traffic;
