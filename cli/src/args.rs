@@ -62,6 +62,8 @@ pub enum Command {
     Doctor,
     /// A cluster on this machine, for trying things out.
     Lab(LabArgs),
+    /// Judge combinations of backends by what their packets do.
+    Conformance(ConformanceArgs),
     /// Completion script for a shell.
     Completion(CompletionArgs),
     /// Version of this program and of the agent.
@@ -242,6 +244,80 @@ pub enum LogsOf {
     Kubelet,
     /// The API server.
     Apiserver,
+}
+
+/// `conformance`.
+///
+/// Exit codes: 0 when every case passed or was skipped, 1 when one failed, 2 when nothing could be run or it was broken
+/// off.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Exit codes: 0 nothing failed, 1 a case failed, 2 nothing could be run, or it was broken off.\n\n\
+    Without options every pair of backends meets every choice of address families, the default combination has every \
+    case, and the others those that are about what packets meet."
+)]
+pub struct ConformanceArgs {
+    /// On what: a lab for each combination, or the cluster that --kubeconfig leads to, as it is.
+    #[arg(long, value_enum, default_value_t)]
+    pub target: ConformanceTarget,
+    /// Every combination with every case.
+    #[arg(long, conflicts_with = "default_only")]
+    pub full: bool,
+    /// The default combination only.
+    #[arg(long = "default")]
+    pub default_only: bool,
+    /// Only combinations with this in their name; may be given several times.
+    #[arg(long = "combination", value_name = "PART")]
+    pub combinations: Vec<String>,
+    /// Only cases with this in their name; may be given several times.
+    #[arg(long = "case", value_name = "PART")]
+    pub cases: Vec<String>,
+    /// Print what would be run, and run nothing.
+    #[arg(long)]
+    pub list: bool,
+    /// The sizes of the claims, 100 kills under 1,000 connections and 100 pods at once, instead of those for every day.
+    #[arg(long)]
+    pub full_size: bool,
+    /// How often every agent is killed under traffic.
+    #[arg(long, value_name = "N")]
+    pub kills: Option<usize>,
+    /// Connections that stay open meanwhile.
+    #[arg(long, value_name = "N")]
+    pub connections: Option<usize>,
+    /// Pods that start at once.
+    #[arg(long, value_name = "N")]
+    pub pods: Option<usize>,
+    /// What everything random is made of, to repeat a run [default: another one each time]
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// Write JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write the matrix as Markdown.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// Write the matrix as an HTML page.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Write the report as YAML.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// With --target lab: where kinesin-agent, kinesin-operator and kinesin-cni are [default: beside this program]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub bin_dir: Option<PathBuf>,
+    /// With --target kube: an image that has the program kinesin [default: the agents']
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+}
+
+/// On what the suite is run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ConformanceTarget {
+    /// A lab of network namespaces for each combination.
+    #[default]
+    Lab,
+    /// A cluster as it is.
+    Kube,
 }
 
 /// `completion`.

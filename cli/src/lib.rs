@@ -4,11 +4,12 @@
 //! Kubernetes API. It holds no state and decides nothing.
 //!
 //! Reading order: [`args`] (what can be asked), `run` (who answers), then one file per answer ([`status`], [`lists`],
-//! [`config_view`], [`cluster`], [`lab`]), [`table`] and [`output`] underneath.
+//! [`config_view`], [`cluster`], [`lab`], `conformance`), [`table`] and [`output`] underneath.
 
 pub mod args;
 mod cluster;
 mod config_view;
+mod conformance;
 mod hand_over;
 mod lab;
 mod lists;

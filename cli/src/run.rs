@@ -19,7 +19,7 @@ use kinesin_core::causes::with_causes;
 
 use crate::{
     args::{BpfCommand, Cli, Command, ConfigCommand, EndpointCommand, Global, ListCommand, NodeCommand, StatusArgs},
-    cluster, config_view, hand_over, lab, lists,
+    cluster, config_view, conformance, hand_over, lab, lists,
     output::{Format, print, render},
     status,
 };
@@ -32,6 +32,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     // A lab's own processes make namespaces, which must come before any thread.
     if let Some(code) = kinesin_lab::hidden_main(&args) {
+        return code;
+    }
+    if let Some(code) = kinesin_conformance::hidden_main(&args) {
         return code;
     }
     let name = program_name(args.first());
@@ -125,6 +128,7 @@ async fn answer(name: &'static str, cli: Cli) -> anyhow::Result<ExitCode> {
             return Ok(verdict(found.iter().all(|backend| backend.problems.is_empty())));
         }
         Command::Lab(args) => return lab::answer(&global, args).await,
+        Command::Conformance(args) => return Ok(conformance::answer(&global, args).await),
         Command::Completion(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut command(name), name, &mut script);

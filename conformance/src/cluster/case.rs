@@ -99,7 +99,9 @@ pub fn cases() -> &'static [Case] {
         Case::new("hop_limit_counts_down", &[TwoNodes], hop_limit::counts_down).everywhere(),
         Case::new("many_pods_start_at_once", &[TwoNodes], many::start_at_once),
         Case::new("address_is_used_again", &[TwoNodes, SmallPodRanges], restart::address_is_used_again),
-        Case::new("path_mtu_is_discovered", &[TwoNodes, ChangeMtu], mtu::is_discovered).alone().everywhere(),
+        Case::new("path_mtu_is_discovered", &[TwoNodes, ChangeMtu, RestartAgent], mtu::is_discovered)
+            .alone()
+            .everywhere(),
         Case::new("restarted_agents_lose_nothing", &[TwoNodes, RestartAgent], agents::restarted).alone(),
         Case::new("killed_agents_lose_nothing", &[TwoNodes, KillAgent], agents::killed).alone(),
         Case::new("restarted_node_comes_back", &[TwoNodes, RestartNode], nodes::restarted).alone(),

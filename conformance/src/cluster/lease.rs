@@ -64,7 +64,12 @@ impl Lease {
     ///
     /// # Errors
     /// Why it does not come up, with the last lines of its logs.
-    pub(crate) fn take(session: &Session, combination: &Combination, scale: Scale, alone: bool) -> Result<Self, String> {
+    pub(crate) fn take(
+        session: &Session,
+        combination: &Combination,
+        scale: Scale,
+        alone: bool,
+    ) -> Result<Self, String> {
         let plan = lab::plan(combination, scale, &session.dir, &session.id, &session.bin_dir);
         let path = session.dir.join(format!("{}.lock", plan.spec.name));
         let dirty = session.dir.join(format!("{}.dirty", plan.spec.name));

@@ -101,7 +101,13 @@ pub struct Question<'a> {
 }
 
 /// TCP, UDP and ICMP with so many bytes each from one place to another, in one family; nothing where one has none.
-pub(crate) fn every_protocol<'a>(from: &'a Place, to: &Place, is_ipv4: bool, seed: u64, length: usize) -> Vec<Question<'a>> {
+pub(crate) fn every_protocol<'a>(
+    from: &'a Place,
+    to: &Place,
+    is_ipv4: bool,
+    seed: u64,
+    length: usize,
+) -> Vec<Question<'a>> {
     let (Some(_), Some(ends)) = (from.ip(is_ipv4), to.ends(is_ipv4)) else { return Vec::new() };
     let key = to.key;
     let asks = [

@@ -16,8 +16,8 @@ use crate::cluster::{
 const NARROW: u32 = 1_340;
 /// More than that, less than any usual MTU with a carrier's headers.
 const WIDE: u32 = 1_400;
-/// How long the agents may take to see that a device has changed.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the datapath may take to follow the agents, which look at the devices when they start.
+const PATIENCE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Gives the devices their MTU back, also when the case fails.
@@ -28,10 +28,11 @@ struct Narrowed<'a> {
 
 impl Drop for Narrowed<'_> {
     fn drop(&mut self) {
+        // The verdict stands; what is left narrow is seen by whoever comes next.
         for (node, mtu) in self.before.drain(..) {
-            // Whoever shares the cluster would notice; here nobody is left to be told.
             let _ = self.context.target.set_mtu(&node, mtu);
         }
+        let _ = self.context.target.restart_agents();
     }
 }
 
@@ -52,6 +53,7 @@ pub(in crate::cluster) fn is_discovered(context: &Context<'_>) -> Judged {
         let before = context.target.set_mtu(&node.name, NARROW)?;
         narrowed.before.push((node.name.clone(), before));
     }
+    context.target.restart_agents()?;
     let mut seen = Vec::new();
     for is_ipv4 in context.families() {
         // Each direction learns by packets of its own.
@@ -108,7 +110,7 @@ fn whole(
     from.ask(&[ask])?.into_iter().next().ok_or_else(|| Stop::broken(format!("{from} said nothing")))
 }
 
-/// What the sender is told; until the agents have seen the devices, packets are simply lost.
+/// What the sender is told.
 fn discovered(context: &Context<'_>, from: &Place, to: &Place, is_ipv4: bool) -> Result<u32, Stop> {
     let until = Instant::now() + PATIENCE;
     loop {
