@@ -1,6 +1,6 @@
 //! A node for one implementation of [`Routing`]: a network namespace with an uplink, and an observer of its kernel.
 
-use std::{cell::RefCell, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::IpAddr, path::Path, sync::Arc};
 
 use ipnet::IpNet;
 use kinesin_core::{
@@ -84,7 +84,8 @@ impl<'a> Node<'a> {
             .wait("netlink", async {
                 let netlink = Netlink::new().map_err(|error| error.to_string())?;
                 make_uplink(&netlink).await.map_err(|error| error.to_string())?;
-                let watch = Watch::start().map_err(|error| error.to_string())?;
+                let known = netlink.addresses().await.map_err(|error| error.to_string())?;
+                let watch = Watch::start(known.into_iter().collect()).map_err(|error| error.to_string())?;
                 Ok::<_, String>((netlink, RefCell::new(watch)))
             })?
             .map_err(|error| Stop::broken(format!("the suite cannot set a node up: {error}")))?;
@@ -176,24 +177,7 @@ async fn make_uplink(netlink: &Netlink) -> Result<(), Box<dyn std::error::Error 
     for address in ["192.168.10.100/24", "fd00:10::100/64"] {
         netlink.add_address(uplink, net(address)).await?;
     }
-    settled().await
-}
-
-/// Waits until the kernel has done with new addresses, which would be heard as a change later.
-async fn settled() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    /// IFA_F_TENTATIVE of linux/if_addr.h.
-    const TENTATIVE: u8 = 0x40;
-    for _ in 0..500 {
-        // Address, index, prefix length, scope, flags, device; the numbers are hexadecimal.
-        let addresses = std::fs::read_to_string("/proc/thread-self/net/if_inet6")?;
-        let flags = addresses.lines().filter_map(|line| line.split_whitespace().nth(4));
-        let mut flags = flags.filter_map(|text| u8::from_str_radix(text, 16).ok());
-        if !flags.any(|flags| flags & TENTATIVE != 0) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Err("the addresses of the uplink were still tentative after 5 seconds".into())
+    Ok(())
 }
 
 /// An error with its cause.

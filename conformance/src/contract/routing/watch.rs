@@ -1,6 +1,6 @@
 //! Hears every change of a node's kernel, also one that is undone at once.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use futures::{TryStreamExt as _, channel::mpsc::UnboundedReceiver};
 use ipnet::IpNet;
@@ -22,11 +22,14 @@ pub(super) struct Watch {
     handle: rtnetlink::Handle,
     messages: UnboundedReceiver<Message>,
     connection: JoinHandle<()>,
+    /// Addresses that are there, by device index. The kernel announces an IPv6 address a second time, whenever it gets
+    /// round to it (`addrconf_dad_completed` in net/ipv6/addrconf.c), and that is no change.
+    known: BTreeSet<(u32, IpNet)>,
 }
 
 impl Watch {
-    /// Starts to listen in the calling thread's network namespace.
-    pub(super) fn start() -> std::io::Result<Self> {
+    /// Starts to listen in the calling thread's network namespace, which has these addresses.
+    pub(super) fn start(known: BTreeSet<(u32, IpNet)>) -> std::io::Result<Self> {
         let groups = [
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
@@ -34,7 +37,7 @@ impl Watch {
             MulticastGroup::Ipv6Ifaddr,
         ];
         let (connection, handle, messages) = new_multicast_connection(&groups)?;
-        Ok(Self { handle, messages, connection: tokio::spawn(connection) })
+        Ok(Self { handle, messages, connection: tokio::spawn(connection), known })
     }
 
     /// What changed since the last call, in words.
@@ -44,7 +47,7 @@ impl Watch {
         let mut changes = Vec::new();
         while let Ok((message, _)) = self.messages.try_recv() {
             if let NetlinkPayload::InnerMessage(message) = message.payload {
-                changes.extend(told(&message));
+                changes.extend(told(&message, &mut self.known));
             }
         }
         Ok(changes)
@@ -58,13 +61,19 @@ impl Drop for Watch {
 }
 
 /// A change in words; none for what the kernel does by itself.
-fn told(message: &RouteNetlinkMessage) -> Option<String> {
+fn told(message: &RouteNetlinkMessage, known: &mut BTreeSet<(u32, IpNet)>) -> Option<String> {
     let (verb, route) = match message {
         RouteNetlinkMessage::NewRoute(route) => ("set", route),
         RouteNetlinkMessage::DelRoute(route) => ("removed", route),
-        RouteNetlinkMessage::NewAddress(found) => return address("set", &found.attributes, found.header.prefix_len),
+        RouteNetlinkMessage::NewAddress(found) => {
+            let address = address(&found.attributes, found.header.prefix_len)?;
+            let new = known.insert((found.header.index, address));
+            return new.then(|| format!("the address {address} was set"));
+        }
         RouteNetlinkMessage::DelAddress(found) => {
-            return address("removed", &found.attributes, found.header.prefix_len);
+            let address = address(&found.attributes, found.header.prefix_len)?;
+            known.remove(&(found.header.index, address));
+            return Some(format!("the address {address} was removed"));
         }
         _ => return None,
     };
@@ -83,11 +92,10 @@ fn told(message: &RouteNetlinkMessage) -> Option<String> {
     Some(format!("the route to {dst} was {verb}"))
 }
 
-fn address(verb: &str, attributes: &[AddressAttribute], length: u8) -> Option<String> {
+fn address(attributes: &[AddressAttribute], length: u8) -> Option<IpNet> {
     let ip = attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(ip) | AddressAttribute::Address(ip) => Some(*ip),
         _ => None,
     })?;
-    let address = IpNet::new(ip, length).ok()?;
-    (!automatic(ip)).then(|| format!("the address {address} was {verb}"))
+    IpNet::new(ip, length).ok().filter(|_| !automatic(ip))
 }
