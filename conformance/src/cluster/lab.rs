@@ -8,14 +8,8 @@ use std::{
 
 use kinesin_core::causes::with_causes;
 use kinesin_lab::{Families, Lab, PodRange, Spec};
-use serde_json::{Value, json};
 
-use super::{
-    case::Scale,
-    catalogue::FAMILIES,
-    combination::{Combination, lay_over},
-    random::hash,
-};
+use super::{case::Scale, catalogue::FAMILIES, combination::Combination, random::hash};
 use crate::target::{Subject, Target};
 
 /// Lines of each log that a failure shows.
@@ -40,19 +34,9 @@ pub(crate) fn plan(combination: &Combination, scale: Scale, base: &Path, run: &s
     // A power of two that has room for half of the pods.
     let bits = (scale.pods.div_ceil(2) + SPARE).next_power_of_two().max(32).ilog2();
     let bits = u8::try_from(bits).unwrap_or(u8::MAX).min(12);
-    let mut values = combination.values();
-    let mut pod_ranges = Vec::new();
-    let small_ranges = match combination.on("ipam") {
-        Some("host_scope") => {
-            pod_ranges = ranges(families, bits);
-            true
-        }
-        Some("cluster_pool") => {
-            lay_over(&mut values, &pools(families, bits));
-            true
-        }
-        _ => false,
-    };
+    // Other modes take their addresses elsewhere.
+    let small_ranges = combination.on("ipam") == Some("host_scope");
+    let pod_ranges = if small_ranges { ranges(families, bits) } else { Vec::new() };
     let spec = Spec {
         name: format!("c-{:016x}", hash(&format!("{run} {combination}"))),
         base: base.to_owned(),
@@ -60,7 +44,7 @@ pub(crate) fn plan(combination: &Combination, scale: Scale, base: &Path, run: &s
         families,
         pod_ranges,
         bin_dir: bin_dir.to_owned(),
-        values: values.to_string(),
+        values: combination.values().to_string(),
         workloads: false,
         ..Spec::default()
     };
@@ -73,20 +57,6 @@ fn ranges(families: Families, bits: u8) -> Vec<PodRange> {
     let v6 = format!("fd00:10:244::/{}={}", 126 - bits, 128 - bits).parse();
     let wanted = [(families.ipv4(), v4), (families.ipv6(), v6)];
     wanted.into_iter().filter(|(on, _)| *on).filter_map(|(_, range)| range.ok()).collect()
-}
-
-/// The same as values of the operator's pools.
-fn pools(families: Families, bits: u8) -> Value {
-    let mut operator = json!({});
-    if families.ipv4() {
-        operator["clusterPoolIPv4PodCIDRList"] = json!([format!("10.244.0.0/{}", 30 - bits)]);
-        operator["clusterPoolIPv4MaskSize"] = json!(32 - bits);
-    }
-    if families.ipv6() {
-        operator["clusterPoolIPv6PodCIDRList"] = json!([format!("fd00:10:244::/{}", 126 - bits)]);
-        operator["clusterPoolIPv6MaskSize"] = json!(128 - bits);
-    }
-    json!({"ipam": {"operator": operator}})
 }
 
 /// The last lines of what the agents, the operator and the kubelets of a lab have logged.
@@ -129,8 +99,6 @@ pub(crate) fn agent(bin_dir: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use kinesin_core::config::to_config_map;
-
     use super::*;
 
     #[test]
@@ -142,14 +110,5 @@ mod tests {
         let ranges = ranges(Families::Dual, 5);
         assert_eq!((ranges[0].node_prefix, ranges[0].cidr.to_string().as_str()), (27, "10.244.0.0/25"));
         assert_eq!((ranges[1].node_prefix, ranges[1].cidr.to_string().as_str()), (123, "fd00:10:244::/121"));
-    }
-
-    #[test]
-    fn pools_are_values_that_the_configuration_knows() {
-        let mut values = pools(Families::Dual, 5);
-        lay_over(&mut values, &json!({"backends": {"ipam": "cluster_pool"}}));
-        let map = to_config_map(&values.to_string()).expect("accepted");
-        assert_eq!(map["cluster-pool-ipv4-mask-size"], "27");
-        assert_eq!(map["cluster-pool-ipv4-cidr"], "10.244.0.0/25");
     }
 }

@@ -1,7 +1,6 @@
 //! Any cluster that a kubeconfig leads to: what is sent and answered is done by a worker in pods that the suite starts.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -11,16 +10,20 @@ use std::{
 
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
-    core::v1::{ConfigMap, Node, Pod},
+    core::v1::{Node, Pod},
 };
+use kinesin_agent_api::types::BackendInfo;
 use kinesin_core::{causes::with_causes, values::Families};
 use kube::{
     Api, Client, Config,
-    api::{ListParams, PostParams},
+    api::{AttachParams, ListParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
-use tokio::runtime::{Handle, Runtime};
+use tokio::{
+    io::AsyncReadExt,
+    runtime::{Handle, Runtime},
+};
 
 use super::{NodeInfo, PodInfo, Subject, Target, TargetCapability, agents};
 use crate::cluster::{
@@ -34,6 +37,10 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(200);
 /// The program in the image, and its hidden command.
 const PROGRAM: &str = "kinesin";
+/// Roles of backends, in the order in which combinations name them.
+const ROLES: [&str; 6] = ["ipam", "routing", "loadBalancer", "policy", "masquerade", "chassis"];
+/// How long a command in an agent's pod may take.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// How to reach a cluster, and what to start on it.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +62,7 @@ pub struct KubeTarget {
     families: Families,
     nodes: Vec<NodeInfo>,
     small_ranges: bool,
-    config: BTreeMap<String, String>,
+    backends: Vec<String>,
     subject: Subject,
 }
 
@@ -69,7 +76,7 @@ impl KubeTarget {
         let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
         let mut found = runtime.block_on(look(options))?;
         found.1.sort_by(|a, b| a.name.cmp(&b.name));
-        let (client, nodes, image, config, subject) = found;
+        let (client, nodes, image, subject) = found;
         let mut target = Self {
             client,
             runtime,
@@ -78,7 +85,7 @@ impl KubeTarget {
             families: Families { v4: false, v6: false },
             nodes,
             small_ranges: false,
-            config,
+            backends: Vec::new(),
             subject,
         };
         let ips = target.sample()?;
@@ -88,10 +95,11 @@ impl KubeTarget {
             node.ips.retain(|ip| if ip.is_ipv4() { families.v4 } else { families.v6 });
         }
         target.small_ranges = target.has_small_ranges();
+        target.ask_agent();
         Ok(target)
     }
 
-    /// What runs there, as far as its configuration tells, such as `host_scope-native-dual`.
+    /// What runs there, as an agent tells, such as `host_scope-native-ebpf-dual`.
     #[must_use]
     pub fn combination(&self) -> String {
         let families = match (self.families.v4, self.families.v6) {
@@ -99,14 +107,33 @@ impl KubeTarget {
             (true, false) => "ipv4",
             _ => "ipv6",
         };
-        let told = |keys: &[&str]| keys.iter().find_map(|key| self.config.get(*key)).filter(|value| !value.is_empty());
-        let chosen = [told(&["backends-ipam", "ipam"]), told(&["backends-routing", "tunnel-protocol", "routing-mode"])];
-        let mut parts: Vec<&str> = chosen.into_iter().flatten().map(String::as_str).collect();
+        let mut parts = self.backends.clone();
         if parts.is_empty() {
-            parts.push("as-installed");
+            parts.push("as-installed".to_owned());
         }
-        parts.push(families);
+        parts.push(families.to_owned());
         parts.join("-")
+    }
+
+    /// Asks the first agent that is ready for the backends that it runs and for its version. Other implementations have
+    /// no such agent, so not to be told is no error.
+    fn ask_agent(&mut self) {
+        let Ok(pods) = agents::list(self.runtime.handle(), &self.client, &self.namespace) else { return };
+        let Some(pod) = pods.into_iter().find(agents::is_ready).and_then(|pod| pod.metadata.name) else { return };
+        let pods = agents::api(&self.client, &self.namespace);
+        let ask = |words: &[&str]| {
+            let output = self.runtime.block_on(output(&pods, &pod, words));
+            output.and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+        };
+        let backends = ask(&[PROGRAM, "backends", "-o", "json"]).and_then(|told| serde_json::from_value(told).ok());
+        let backends: Vec<BackendInfo> = backends.unwrap_or_default();
+        let version = ask(&[PROGRAM, "version", "-o", "json"]);
+        let version = version.as_ref().and_then(|told| told["daemon"].as_str()).map(str::to_owned);
+        let selected = |role: &str| backends.iter().find(|found| found.selected && found.r#trait == role);
+        self.backends = ROLES.iter().filter_map(|role| selected(role)).map(|found| found.name.clone()).collect();
+        if let Some(version) = version {
+            self.subject.version = version;
+        }
     }
 
     /// What is tested.
@@ -170,7 +197,7 @@ impl KubeTarget {
     }
 }
 
-type Found = (Client, Vec<NodeInfo>, String, BTreeMap<String, String>, Subject);
+type Found = (Client, Vec<NodeInfo>, String, Subject);
 
 async fn look(options: &KubeOptions) -> Result<Found, String> {
     let client = client(options.kubeconfig.as_deref()).await?;
@@ -211,11 +238,19 @@ async fn look(options: &KubeOptions) -> Result<Found, String> {
             options.namespace
         ));
     };
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &options.namespace);
-    let config = maps.get_opt("cilium-config").await.map_err(told("read the ConfigMap cilium-config"))?;
     let subject =
         Subject { implementation: "kinesin".to_owned(), version: installed, kernel, kubernetes: version.git_version };
-    Ok((client, ready, image, config.and_then(|map| map.data).unwrap_or_default(), subject))
+    Ok((client, ready, image, subject))
+}
+
+/// What a command in a pod's first container writes to stdout.
+async fn output(pods: &Api<Pod>, pod: &str, words: &[&str]) -> Option<Vec<u8>> {
+    let params = AttachParams::default().stdout(true).stderr(false);
+    let mut process = pods.exec(pod, words.iter().copied(), &params).await.ok()?;
+    let mut text = Vec::new();
+    let mut stdout = process.stdout()?;
+    tokio::time::timeout(ANSWER, stdout.read_to_end(&mut text)).await.ok()?.ok()?;
+    Some(text)
 }
 
 async fn client(kubeconfig: Option<&Path>) -> Result<Client, String> {
