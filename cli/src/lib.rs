@@ -3,8 +3,8 @@
 //! On a node it asks the agent over its socket and prints what it says, in Cilium's forms; elsewhere it asks the
 //! Kubernetes API. It holds no state and decides nothing.
 //!
-//! Reading order: [`args`] (what can be asked), `run` (who answers), then one file per answer ([`status`], [`lists`],
-//! [`config_view`], [`cluster`], [`lab`], `conformance`), [`table`] and [`output`] underneath.
+//! Reading order: [`args`] (what can be asked), `run` (who answers), then one file per answer ([`status`], `lists`,
+//! `config_view`, `cluster`, `lab`, `conformance`), [`table`] and [`output`] underneath.
 
 pub mod args;
 mod cluster;
