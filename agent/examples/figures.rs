@@ -49,7 +49,7 @@ fn main() {
     let _cluster = Cluster::new(&node, &CIDRS);
     node.start();
     node.ready();
-    line("restart to ready, no pods", &restarts(&mut node));
+    restarts(&mut node, "restart to ready, no pods");
     println!("resident, no pods              {}", resident(&node));
 
     let mut pods: Vec<Pod> = Vec::new();
@@ -59,7 +59,7 @@ fn main() {
     line("ADD, 100 at once", &parallel(&node, &mut pods, 100, 1));
     println!("resident, {} pods             {}", PODS, resident(&node));
     assert_eq!(pods.len(), PODS);
-    line("restart to ready, 250 pods", &restarts(&mut node));
+    restarts(&mut node, "restart to ready, 250 pods");
     println!("resident, {} pods, restarted  {}", PODS, resident(&node));
     let single: Vec<Duration> = pods.iter().take(100).map(|pod| timed(|| drop(pod.del(&node).ok()))).collect();
     line("DEL, one after the other", &single);
@@ -104,17 +104,30 @@ fn first_start() -> Duration {
     begun.elapsed()
 }
 
-fn restarts(node: &mut Node) -> Vec<Duration> {
-    let once = |_| {
+fn restarts(node: &mut Node, what: &str) {
+    let (mut times, mut computing) = (Vec::new(), Vec::new());
+    for _ in 0..STARTS {
         node.kill();
         let begun = node.start();
         node.ready();
-        let took = begun.elapsed();
+        times.push(begun.elapsed());
+        computing.push(computed(node));
         // What follows the start is not part of the next one.
         thread::sleep(Duration::from_millis(200));
-        took
+    }
+    line(what, &times);
+    line("  of it on a processor", &computing);
+}
+
+/// How long the agent's threads have run, which a loaded machine makes no longer.
+fn computed(node: &Node) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{}/task", node.pid())).expect("it runs");
+    let nanoseconds = |task: fs::DirEntry| -> u64 {
+        // Time on a processor, time waiting for one, number of turns (Linux `Documentation/scheduler/sched-stats.rst`).
+        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or_default()
     };
-    (0..STARTS).map(once).collect()
+    Duration::from_nanos(tasks.flatten().map(nanoseconds).sum())
 }
 
 fn timed_add(node: &Node, pods: &mut Vec<Pod>, number: usize) -> Duration {

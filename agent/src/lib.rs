@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`main`] and `args` (what was asked), `startup` (from configuration to a running node), `engine` (the
 //! state of the node, and the one lock over it), `endpoint` (ADD, DEL, GC, restore), `reconcile` (tables to backends),
-//! `api` (the REST socket), then the small ones: `health`, `cni_conf`, `publish`, `config_watch`, `status`.
+//! `api` (the REST socket), then the small ones: `health`, `cni_conf`, `publish`, `config_watch`, `status`, `memory`.
 
 mod api;
 mod args;
@@ -16,6 +16,7 @@ mod endpoint;
 mod engine;
 mod health;
 mod listing;
+mod memory;
 mod node;
 mod publish;
 mod reconcile;
@@ -28,6 +29,7 @@ use std::{ffi::OsString, io::Write as _, process::ExitCode};
 
 /// Runs the agent, or the command that the arguments name; errors go to stderr.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    memory::keep_little();
     let asked = match args::parse(arguments) {
         Ok(asked) => asked,
         Err(error) => {
