@@ -52,10 +52,10 @@ fn fold_links(
 
     let mut uplinks: Vec<&Link> = Vec::new();
     let mut add = |index: u32| {
-        if let Some(link) = candidates.get(&index) {
-            if !uplinks.iter().any(|found| found.index == index) {
-                uplinks.push(link);
-            }
+        if let Some(link) = candidates.get(&index)
+            && !uplinks.iter().any(|found| found.index == index)
+        {
+            uplinks.push(link);
         }
     };
     if config.devices.is_empty() || config.force_device_detection {

@@ -71,10 +71,10 @@ impl Engine {
 
     /// Takes back what `install` may have done; the first error is the one to tell.
     async fn undo(&self, record: &Record) {
-        if let Ok(spec) = record.spec() {
-            if let Err(error) = self.backends.chassis.detach(&spec).await {
-                tracing::warn!(endpoint = %record.id, %error, "cannot detach after a failed ADD");
-            }
+        if let Ok(spec) = record.spec()
+            && let Err(error) = self.backends.chassis.detach(&spec).await
+        {
+            tracing::warn!(endpoint = %record.id, %error, "cannot detach after a failed ADD");
         }
         if let Err(error) = self.store.remove_endpoint(record.id) {
             tracing::warn!(endpoint = %record.id, %error, "cannot forget after a failed ADD");
@@ -90,10 +90,10 @@ impl Engine {
         old: Running,
         request: EndpointChangeRequest,
     ) -> Result<Running, EngineError> {
-        if old.record.request.interface_index != request.interface_index {
-            if let Ok(spec) = old.record.spec() {
-                self.backends.chassis.detach(&spec).await?;
-            }
+        if old.record.request.interface_index != request.interface_index
+            && let Ok(spec) = old.record.spec()
+        {
+            self.backends.chassis.detach(&spec).await?;
         }
         let networking = state.datapath(&self.controllers)?.networking(&old.record.lease, request.host_mac.clone());
         let record = Record { request, networking, ..old.record };
