@@ -164,19 +164,15 @@ impl Node {
         }
     }
 
-    /// Ends the agent as Kubernetes does; the answer is how it ended and how long that took.
-    pub(crate) fn terminate(&mut self) -> (ExitStatus, Duration) {
+    /// Ends the agent as Kubernetes does; the answer is how it ended.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
         let mut agent = self.agent.take().expect("an agent runs");
-        let asked = Instant::now();
         kill(Pid::from_raw(i32::try_from(agent.id()).expect("a pid")), Signal::SIGTERM).expect("asked");
-        match wait(&mut agent, PATIENCE) {
-            Some(status) => (status, asked.elapsed()),
-            None => {
-                let _ = agent.kill();
-                let _ = agent.wait();
-                panic!("the agent does not end");
-            }
-        }
+        wait(&mut agent, PATIENCE).unwrap_or_else(|| {
+            let _ = agent.kill();
+            let _ = agent.wait();
+            panic!("the agent does not end")
+        })
     }
 
     /// Whether the agent still runs.

@@ -171,7 +171,7 @@ fn restarts_lose_no_packet_and_reset_no_connection() {
         if restart % 2 == 0 {
             node.kill();
         } else {
-            assert!(node.terminate().0.success());
+            assert!(node.terminate().success());
         }
         let before: Vec<u64> = asks.iter().map(Flow::rounds).collect();
         // Everything goes on without an agent; what has failed has ended and is told at the end.
