@@ -16,3 +16,4 @@ mod steps;
 mod storm;
 mod tracer;
 mod traffic;
+mod unprivileged;
