@@ -178,7 +178,8 @@ impl State {
     /// Free addresses of a block; without its first and last one, where it has more than two.
     fn free(&self, block: &Block) -> Vec<IpAddr> {
         let taken: BTreeSet<IpAddr> = self.leases.values().flat_map(|l| &l.addresses).map(|leased| leased.ip).collect();
-        let own = |ip: &IpAddr| self.desired.node_networks.contains(&(*ip).into()) || self.desired.reserved.contains(ip);
+        let own =
+            |ip: &IpAddr| self.desired.node_networks.contains(&(*ip).into()) || self.desired.reserved.contains(ip);
         let (net, ends) = (block.cidr, block.cidr.max_prefix_len() - block.cidr.prefix_len() >= 2);
         let all = net.hosts().filter(|ip| !ends || (*ip != net.network() && *ip != net.broadcast())).take(PER_BLOCK);
         all.filter(|ip| !own(ip) && !taken.contains(ip)).collect()

@@ -86,7 +86,7 @@ impl Wrong {
         Err(error)
     }
 
-    async fn from_any_pool(&self, request: &AllocateRequest, error: IpamError) -> Result<Lease, IpamError> {
+    async fn any_pool(&self, request: &AllocateRequest, error: IpamError) -> Result<Lease, IpamError> {
         let pools = self.inner.snapshot().blocks.into_iter().filter(|used| !used.draining).map(|used| used.block.pool);
         for pool in pools {
             let lease = self.inner.allocate(&AllocateRequest { pool: Some(pool), ..request.clone() }).await;
@@ -156,7 +156,7 @@ impl Ipam for Wrong {
             ("full_pool_is_not_ready", Err(IpamError::Exhausted { family, .. })) => {
                 Err(IpamError::NotReady { family, expected_from: "nobody".to_owned() })
             }
-            ("any_pool_will_do", Err(error)) => self.from_any_pool(request, error).await,
+            ("any_pool_will_do", Err(error)) => self.any_pool(request, error).await,
             ("unknown_pool_is_the_default", Err(IpamError::UnknownPool { .. })) => {
                 self.inner.allocate(&AllocateRequest { pool: None, ..request.clone() }).await
             }
