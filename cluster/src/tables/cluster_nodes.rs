@@ -41,6 +41,16 @@ pub fn watch_cluster_nodes(client: Client) -> Table<ClusterNode> {
     watch(Source::new(client, &ApiResource::erase::<CiliumNode>(&()), None), read)
 }
 
+impl ClusterNode {
+    /// What the table holds for an object.
+    ///
+    /// # Errors
+    /// Why it cannot be used, with the field; the table holds that instead.
+    pub fn of(object: &DynamicObject) -> Result<Self, String> {
+        read(object)
+    }
+}
+
 fn read(object: &DynamicObject) -> Result<ClusterNode, String> {
     let spec: NodeSpec = part(object, "spec")?;
     let (mut addresses, mut router, mut health) = (Vec::new(), Vec::new(), Vec::new());

@@ -74,6 +74,16 @@ struct Ip {
     ip: String,
 }
 
+impl LocalPod {
+    /// What the table holds for an object.
+    ///
+    /// # Errors
+    /// Why it cannot be used, with the field; the table holds that instead.
+    pub fn of(object: &DynamicObject) -> Result<Self, String> {
+        read(object)
+    }
+}
+
 fn read(object: &DynamicObject) -> Result<LocalPod, String> {
     let spec: Spec = part(object, "spec")?;
     let status: Status = part(object, "status")?;

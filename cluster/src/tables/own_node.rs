@@ -42,6 +42,16 @@ pub fn watch_own_node(client: Client, name: &str) -> Table<OwnNode> {
     watch(Source::new(client, &resource, Some(format!("metadata.name={name}"))), read)
 }
 
+impl OwnNode {
+    /// What the table holds for an object.
+    ///
+    /// # Errors
+    /// Why it cannot be used, with the field; the table holds that instead.
+    pub fn of(object: &DynamicObject) -> Result<Self, String> {
+        read(object)
+    }
+}
+
 fn read(object: &DynamicObject) -> Result<OwnNode, String> {
     let spec: NodeSpec = part(object, "spec")?;
     let status: NodeStatus = part(object, "status")?;

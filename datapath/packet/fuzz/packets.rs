@@ -1,0 +1,123 @@
+//! Packets, and the tables that they meet.
+//!
+//! Input of `packets`: the entry point, the bytes per segment (two bytes, 0 for none), whether an ICMP error may be sent,
+//! and the packet. Input of `tables`: the number of a packet of the table in `samples.rs`, then map values.
+
+use kinesin_abi::{DropReason, Entry, read_record};
+use kinesin_packet::{
+    ETH_LEN, Verdict,
+    host::{self, Buffer, HostTables},
+    ip::{Header, Ip, V4, V6, ethertype},
+    samples::{
+        node,
+        packets::{checksum, wrong_checksum},
+        rows,
+    },
+};
+
+/// Any packet on the node of the samples.
+pub(crate) fn packets(input: &[u8]) {
+    let Some((&[entry, high, low, tokens], bytes)) = input.split_first_chunk() else { return };
+    let segment_size = usize::from(u16::from_be_bytes([high, low]));
+    let packet = Buffer { segment_size, ..Buffer::new(bytes.to_vec()) };
+    let tables = node::tables();
+    tables.error_tokens.set((tokens & 1).into());
+    judge(entry_of(entry), &packet, &tables);
+}
+
+/// Real packets on a node whose tables hold anything at all.
+pub(crate) fn tables(input: &[u8]) {
+    let Some((&[entry, which, features, slots], mut rest)) = input.split_first_chunk() else { return };
+    let mut tables = node::tables();
+    tables.error_tokens.set(1);
+    tables.constants.features = features.into();
+    tables.constants.slot_mask = u32::from(slots) << (features >> 6);
+    let rows = rows();
+    let row = &rows[usize::from(which) % rows.len()];
+    if let Some(value) = take(&mut rest, 56) {
+        tables.devices.extend([(node::DEVICE, value)]);
+    }
+    for value in tables.endpoints.values_mut() {
+        match take(&mut rest, 40) {
+            Some(written) => *value = written,
+            None => break,
+        }
+    }
+    for value in tables.ipcache.values_mut() {
+        match take(&mut rest, 28) {
+            Some(written) => *value = written,
+            None => break,
+        }
+    }
+    judge(entry_of(entry), &row.packet, &tables);
+}
+
+/// The next record of `size` bytes, by [`read_record`].
+macro_rules! take_record {
+    ($($ty:ident),+) => {
+        trait Record: Sized { fn read(bytes: &[u8]) -> Option<Self>; }
+        $( impl Record for kinesin_abi::$ty { fn read(bytes: &[u8]) -> Option<Self> { read_record(bytes) } } )+
+    };
+}
+take_record!(DeviceValue, EndpointValue, IpcacheValue);
+
+fn take<T: Record>(rest: &mut &[u8], size: usize) -> Option<T> {
+    let value = T::read(rest)?;
+    *rest = &rest[size..];
+    Some(value)
+}
+
+fn entry_of(number: u8) -> Entry {
+    Entry::from_number(number & 3).unwrap_or(Entry::FromContainer)
+}
+
+/// Runs the pipeline, and holds what comes out against what went in.
+fn judge(entry: Entry, before: &Buffer, tables: &HostTables) {
+    let tokens = tables.error_tokens.get();
+    let mut after = before.clone();
+    let verdict = host::run(entry, &mut after, tables, node::DEVICE);
+    tables.error_tokens.set(tokens);
+    let mut again = before.clone();
+    assert_eq!(host::run(entry, &mut again, tables, node::DEVICE), verdict, "the same packet has the same fate");
+    assert_eq!(again, after, "and the same bytes");
+
+    match verdict {
+        Verdict::Answer(_) => assert_eq!(wrong_checksum(&after.bytes), None, "an answer has right checksums"),
+        Verdict::Deliver { .. } | Verdict::Carry(_) => forwarded(before, &after),
+        // The stack does what a router does, and must find the packet as it was.
+        Verdict::ToStack(_) | Verdict::Pass | Verdict::Absorb => assert_eq!(*before, after, "{verdict:?}"),
+        Verdict::Slot(stage) => assert_ne!(tables.constants.slot_mask & stage.bit(), 0, "an empty slot gets nothing"),
+        Verdict::Drop(reason) => assert_ne!(reason, DropReason::Slot, "no slot program has run"),
+    }
+}
+
+/// What is forwarded differs in the Ethernet header, the TTL and its checksum, and nowhere else.
+fn forwarded(before: &Buffer, after: &Buffer) {
+    assert_eq!(before.bytes.len(), after.bytes.len());
+    assert_eq!(before.bytes[12..14], after.bytes[12..14]);
+    let mut blank = [before.bytes.clone(), after.bytes.clone()];
+    let (old, new, at) = match u16::from_ne_bytes([before.bytes[12], before.bytes[13]]) {
+        ethertype::IPV4 => (parsed::<V4>(before), parsed::<V4>(after), 22),
+        ethertype::IPV6 => (parsed::<V6>(before), parsed::<V6>(after), 21),
+        other => panic!("only IP is forwarded, not {other:#x}"),
+    };
+    assert!(new.ttl == old.ttl || (old.ttl > 1 && new.ttl == old.ttl - 1), "TTL {} to {}", old.ttl, new.ttl);
+    assert_eq!(Header { ttl: old.ttl, ..new }, old);
+    for bytes in &mut blank {
+        bytes[..12].fill(0);
+        bytes[at] = 0;
+        if at == 22 {
+            bytes[24..26].fill(0);
+        }
+    }
+    assert_eq!(blank[0], blank[1]);
+    if at == 22 {
+        let header = ETH_LEN..old.l4;
+        let was_right = checksum(&before.bytes[header.clone()]) == 0;
+        assert!(!was_right || checksum(&after.bytes[header]) == 0, "the checksum stays right");
+    }
+}
+
+fn parsed<I: Ip>(packet: &Buffer) -> Header {
+    I::parse(packet).unwrap_or_else(|reason| panic!("forwarded although {reason:?}"))
+}
