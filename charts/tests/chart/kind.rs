@@ -104,6 +104,18 @@ fn scripts_are_well_formed() {
     }
 }
 
+#[test]
+fn suite_is_asked_for_with_options_that_it_has() {
+    let script = read("conformance/kind/run");
+    let line = script.split("kinesin\" conformance ").nth(1).expect("the suite is run");
+    let options: Vec<_> = line.split_whitespace().filter_map(|word| word.strip_prefix("--")).collect();
+    assert!(options.contains(&"target") && options.contains(&"report"), "{options:?}");
+    let arguments = read("cli/src/args.rs");
+    for option in options {
+        assert!(arguments.contains(&format!("    pub {option}: ")), "kinesin conformance has no option --{option}");
+    }
+}
+
 /// Names of the programs that `cargo build --workspace --bins` makes.
 fn programs() -> BTreeSet<String> {
     let manifest = read("Cargo.toml");
