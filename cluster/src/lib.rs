@@ -13,8 +13,14 @@ pub use connect::connect;
 pub use crd::{CiliumEndpoint, CiliumNode, crds, install_crds};
 pub use error::{ApiFailure, ClusterError};
 pub use table::{Snapshot, Table, WatchHealth};
-pub use tables::{ClusterNode, LocalPod, OwnNode, watch_cluster_nodes, watch_local_pods, watch_own_node};
-pub use writers::{EndpointPublication, EndpointPublisher, NodePublication, publish_endpoints, publish_node};
+pub use tables::{
+    ClusterNamespace, ClusterNode, Condition, IPAM_MODE, LocalPod, OwnCiliumNode, OwnNode, PoolNeed,
+    watch_cluster_nodes, watch_local_pods, watch_namespaces, watch_own_cilium_node, watch_own_node,
+};
+pub use writers::{
+    EndpointPublication, EndpointPublisher, NodeIpamChange, NodePublication, publish_endpoints, publish_node,
+    update_node_ipam,
+};
 
 /// Who the agent is in `managedFields`.
 pub const AGENT_MANAGER: &str = "kinesin-agent";

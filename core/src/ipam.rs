@@ -28,8 +28,8 @@ use crate::{
 /// - IPAM-9: reserved addresses are never leased.
 /// - IPAM-10: `retire` answers `InUse` while a lease is left, and otherwise leaves nothing behind.
 /// - IPAM-11: `demand` counts per pool and family every leased address as `in_use`, and as `waiting` every owner whose
-///   last `allocate` found no address there: once per owner, whatever attachments it tried with, until it gets one, its
-///   attachment is released, or [`WAITING_EXPIRES`] has passed. Asking changes nothing.
+///   last `allocate` found no address there: once per owner, whatever attachments it tried with, until it gets one or
+///   [`WAITING_EXPIRES`] has passed. Asking changes nothing.
 /// - IPAM-12: no lease is of a block that `give_back` has answered, and none is given from it afterwards, although later
 ///   states name it still; it is answered again and again until a state does not name it.
 /// - IPAM-13: the blocks that `give_back` leaves to a pool and family can lease as many addresses as `demand` wants there,
@@ -268,6 +268,23 @@ pub struct IpamSnapshot {
     pub blocks: Vec<BlockUse>,
     /// Every lease by attachment.
     pub leases: BTreeMap<String, Lease>,
+}
+
+impl IpamSnapshot {
+    /// Whether there is neither a block nor a lease.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.leases.is_empty()
+    }
+
+    /// Leased addresses and capacity of a pool and family; of the capacity only what gives new leases.
+    #[must_use]
+    pub fn totals(&self, pool: &str, family: Family) -> (u64, u64) {
+        let of_pool = self.blocks.iter().filter(|used| used.block.pool == pool && Family::of_net(&used.block.cidr) == family);
+        of_pool.fold((0, 0), |(leased, capacity), used| {
+            (leased + used.leased, capacity + if used.draining { 0 } else { used.capacity })
+        })
+    }
 }
 
 /// Use of one block.

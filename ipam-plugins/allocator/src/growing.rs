@@ -87,7 +87,7 @@ impl Growing {
             for family in request.families.iter() {
                 let held = self.allocator.lease(&request.attachment).is_some_and(|it| it.address(family).is_some());
                 if !held && !self.allocator.has_free(&pool, family) {
-                    self.waiting.note(&pool, family, &request.owner, &request.attachment, now);
+                    self.waiting.note(&pool, family, &request.owner, now);
                 }
             }
         }
@@ -104,7 +104,6 @@ impl Growing {
 
     /// See [`Allocator::release`].
     pub fn release(&mut self, attachment: &str) -> Option<Lease> {
-        self.waiting.released(attachment);
         self.allocator.release(attachment)
     }
 

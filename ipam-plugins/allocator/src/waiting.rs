@@ -15,20 +15,13 @@ use kinesin_core::{
 /// By owner and not by attachment, because a runtime tries again with a new sandbox each time.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    pools: BTreeMap<(String, Family), BTreeMap<Owner, Try>>,
-}
-
-#[derive(Debug)]
-struct Try {
-    last: Instant,
-    attachment: String,
+    pools: BTreeMap<(String, Family), BTreeMap<Owner, Instant>>,
 }
 
 impl Waiting {
     /// Notes that an owner found no address.
-    pub(crate) fn note(&mut self, pool: &str, family: Family, owner: &Owner, attachment: &str, now: Instant) {
-        let owners = self.pools.entry((pool.to_owned(), family)).or_default();
-        owners.insert(owner.clone(), Try { last: now, attachment: attachment.to_owned() });
+    pub(crate) fn note(&mut self, pool: &str, family: Family, owner: &Owner, now: Instant) {
+        self.pools.entry((pool.to_owned(), family)).or_default().insert(owner.clone(), now);
     }
 
     /// Notes that an owner has what it asked for.
@@ -36,21 +29,16 @@ impl Waiting {
         self.retain(|who, _| who != owner);
     }
 
-    /// Notes that an attachment is gone.
-    pub(crate) fn released(&mut self, attachment: &str) {
-        self.retain(|_, tried| tried.attachment != attachment);
-    }
-
     /// Forgets tries that are too old.
     pub(crate) fn expire(&mut self, now: Instant) {
-        self.retain(|_, tried| is_fresh(tried, now));
+        self.retain(|_, tried| is_fresh(*tried, now));
     }
 
     /// Owners that wait for an address of this pool and family.
     pub(crate) fn count(&self, pool: &str, family: Family, now: Instant) -> u64 {
         let owners = self.pools.iter().filter(|((found, of), _)| found == pool && *of == family);
         // Lossless: a usize has at most 64 bits.
-        owners.map(|(_, owners)| owners.values().filter(|tried| is_fresh(tried, now)).count() as u64).sum()
+        owners.map(|(_, owners)| owners.values().filter(|tried| is_fresh(**tried, now)).count() as u64).sum()
     }
 
     /// Pools and families for which somebody waits.
@@ -58,7 +46,7 @@ impl Waiting {
         self.pools.keys().map(|(pool, family)| (pool.as_str(), *family))
     }
 
-    fn retain(&mut self, keep: impl Fn(&Owner, &Try) -> bool) {
+    fn retain(&mut self, keep: impl Fn(&Owner, &Instant) -> bool) {
         self.pools.retain(|_, owners| {
             owners.retain(|owner, tried| keep(owner, tried));
             !owners.is_empty()
@@ -67,8 +55,8 @@ impl Waiting {
 }
 
 /// A monotonic clock never goes back, and a jump of the wall clock does not touch it.
-fn is_fresh(tried: &Try, now: Instant) -> bool {
-    now.checked_duration_since(tried.last).unwrap_or(Duration::ZERO) < WAITING_EXPIRES
+fn is_fresh(tried: Instant, now: Instant) -> bool {
+    now.checked_duration_since(tried).unwrap_or(Duration::ZERO) < WAITING_EXPIRES
 }
 
 #[cfg(test)]
@@ -80,19 +68,17 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_counts_once_until_served_released_or_expired() {
+    fn an_owner_counts_once_until_served_or_expired() {
         let mut waiting = Waiting::default();
         let start = Instant::now();
-        for (owner, attachment) in [("a", "1"), ("a", "2"), ("b", "3"), ("c", "4")] {
-            waiting.note("vac", Family::V4, &pod(owner), attachment, start);
+        for owner in ["a", "a", "b", "c"] {
+            waiting.note("vac", Family::V4, &pod(owner), start);
         }
-        waiting.note("vac", Family::V6, &pod("a"), "2", start);
+        waiting.note("vac", Family::V6, &pod("a"), start);
         assert_eq!((waiting.count("vac", Family::V4, start), waiting.count("vac", Family::V6, start)), (3, 1));
         assert_eq!(waiting.count("other", Family::V4, start), 0);
         waiting.served(&pod("a"));
-        waiting.released("3");
-        waiting.released("1");
-        assert_eq!((waiting.count("vac", Family::V4, start), waiting.count("vac", Family::V6, start)), (1, 0));
+        assert_eq!((waiting.count("vac", Family::V4, start), waiting.count("vac", Family::V6, start)), (2, 0));
         let late = start + WAITING_EXPIRES;
         assert_eq!(waiting.count("vac", Family::V4, late), 0);
         waiting.expire(late);
