@@ -72,8 +72,9 @@ impl Claims {
         for (block, change) in changes {
             match change {
                 Change::Claim { claim, .. } => {
-                    // What was remembered of its addresses has been looked at: the block is the claim's now.
-                    next.released.retain(|released, _| !overlap(released, block));
+                    // What was remembered of these addresses has been looked at: they are the claim's now. A larger
+                    // block has addresses beyond them, which still rest.
+                    next.released.retain(|released, _| !block.contains(released));
                     next.claims.insert(*block, claim.clone());
                 }
                 Change::Release(node) => {
@@ -87,11 +88,6 @@ impl Claims {
         }
         next
     }
-}
-
-/// Whether two networks have an address in common.
-pub(crate) fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
 }
 
 /// An object as it was read.

@@ -153,7 +153,7 @@ impl Engine {
             node.fence = false;
         }
         for (object, block, sequence) in releases {
-            let listed = self.lists_any_of(name, &block);
+            let listed = self.nodes.get(name).is_some_and(|node| node.listed.contains_key(&block));
             let rest = self.objects.get_mut(&object).and_then(|object| object.rests.get_mut(&block));
             if let Some(rest) = rest.filter(|rest| rest.sequence == sequence && !listed) {
                 rest.fenced = Some(now);

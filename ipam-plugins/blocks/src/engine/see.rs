@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Engine, Object, Rest, Retry, Settings, choose::Resting, split};
 use crate::{
-    claims::{Claims, Read, overlap},
+    claims::{Claims, Read},
     node::NodeView,
     pools::Pools,
     taken::Holder,
@@ -161,6 +161,7 @@ impl Engine {
                 node.claims.remove(block);
                 node.early.remove(block);
                 self.dirty.insert(claim.node.clone());
+                self.others_of(block, &claim.node);
                 freed = true;
             }
         }
@@ -255,10 +256,5 @@ impl Engine {
             Some(since) if since + self.settings.quarantine > self.now => Resting::Since(since),
             Some(_) => Resting::Over,
         }
-    }
-
-    /// Whether a node lists a block that has addresses of this one.
-    pub(super) fn lists_any_of(&self, node: &Name, block: &IpNet) -> bool {
-        self.nodes.get(node).is_some_and(|node| node.listed.keys().any(|listed| overlap(listed, block)))
     }
 }
