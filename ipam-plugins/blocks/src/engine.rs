@@ -27,7 +27,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use kinesin_core::values::Families;
+use kinesin_core::values::{Families, Family};
 
 use crate::{
     claims::{Change, Claims, Read},
@@ -355,11 +355,15 @@ impl Engine {
         counts
     }
 
-    /// Blocks of a pool that nodes have: what keeps it from being gone.
+    /// Blocks of a pool that nodes have and that are in none of its ranges any more.
     #[must_use]
-    pub fn claimed_of(&self, source: &Source) -> usize {
-        let claims = self.objects.values().flat_map(|object| object.claims.claims.values());
-        claims.filter(|claim| claim.source == *source).count()
+    pub fn claimed_outside(&self, source: &Source) -> usize {
+        let claims = self.objects.values().flat_map(|object| &object.claims.claims);
+        let outside = claims.filter(|(block, claim)| {
+            let mut ranges = self.pools.ranges(source, Family::of_net(block));
+            claim.source == *source && !ranges.any(|range| range.contains(block))
+        });
+        outside.count()
     }
 
     /// When to poll again at the latest, if nothing happens before.

@@ -68,6 +68,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("cluster-pool-ipv6-cidr", "ipam.operator.clusterPoolIPv6PodCIDRList", List, "fd00::/104", "IPv6 networks that the operator cuts blocks from", Backend("cluster_pool")),
     Key::new("cluster-pool-ipv6-mask-size", "ipam.operator.clusterPoolIPv6MaskSize", Int(1, 128), "120", "Prefix length of a node's IPv6 block", Backend("cluster_pool")),
     Key::new("auto-create-cilium-pod-ip-pools", "ipam.operator.autoCreateCiliumPodIPPools", Text, "", "Pools that the operator creates", Backend("multi_pool")),
+    Key::new("ipam-cidr-quarantine", "ipam.operator.cidrQuarantine", Duration, "30s", "How long a block that a node gave back is not given to another, unless nothing else is free", Ours),
     Key::new("ipam-multi-pool-pre-allocation", "ipam.multiPoolPreAllocation", Text, "default=8", "Addresses kept ready per pool, as POOL=NUMBER separated by commas", Backend("multi_pool")),
     Key::new("ipam-default-ip-pool", "", Text, "default", "Pool of pods that name none", Backend("multi_pool")),
     Key::new("ipam-cilium-node-update-rate", "ipam.ciliumNodeUpdateRate", Duration, "15s", "How often a node's needs are published while its blocks cover them; what is lacking is published at once", Backend("multi_pool")),
