@@ -16,7 +16,7 @@ pub use cluster_nodes::{ClusterNode, watch_cluster_nodes};
 pub use local_pods::{LocalPod, watch_local_pods};
 pub use namespaces::{ClusterNamespace, watch_namespaces};
 pub(crate) use own_cilium_node::read_own;
-pub use own_cilium_node::{Condition, IPAM_MODE, OwnCiliumNode, PoolNeed, watch_own_cilium_node};
+pub use own_cilium_node::{IPAM_MODE, OwnCiliumNode, PoolNeed, watch_own_cilium_node};
 pub use own_node::{OwnNode, watch_own_node};
 
 /// One part of an untyped object as its type; an absent part is the type's default.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{parse_cidr, part};
 use crate::{
-    crd::{CiliumNode, NodeSpec},
+    crd::{CiliumNode, NodeSpec, StatusCondition},
     table::Table,
     watch::{Source, watch},
 };
@@ -33,7 +33,7 @@ pub struct OwnCiliumNode {
     /// `status.ipam.operator-status.error`; empty when all is well.
     pub operator_error: String,
     /// `status.conditions`.
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<StatusCondition>,
     /// Entries that somebody wrote into it and that cannot be used, each with its reason.
     pub problems: Vec<String>,
 }
@@ -47,22 +47,6 @@ pub struct PoolNeed {
     pub ipv4: u64,
     /// IPv6 addresses; 0 for none.
     pub ipv6: u64,
-}
-
-/// One condition as Kubernetes writes them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Condition {
-    /// What it is about.
-    pub r#type: String,
-    /// `True`, `False` or `Unknown`.
-    pub status: String,
-    /// One word.
-    pub reason: String,
-    /// For people.
-    pub message: String,
-    /// RFC 3339.
-    pub last_transition_time: String,
 }
 
 /// Watches the CiliumNode `name`; the table has this one item, or none while it does not exist.
@@ -80,7 +64,7 @@ pub fn watch_own_cilium_node(client: Client, name: &str) -> Table<OwnCiliumNode>
 #[serde(default)]
 struct Status {
     ipam: Option<Ipam>,
-    conditions: Option<Vec<Condition>>,
+    conditions: Option<Vec<StatusCondition>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

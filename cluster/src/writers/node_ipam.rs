@@ -3,7 +3,10 @@
 //! The lists in it have two writers, agent and operator. Each write carries the resource version of what was read, so that
 //! neither undoes what the other wrote in between; after a conflict it is decided anew on what is there then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use kube::{
@@ -14,14 +17,16 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     AGENT_MANAGER,
-    crd::CiliumNode,
+    crd::{CiliumNode, StatusCondition},
     error::ClusterError,
     request::within,
-    tables::{Condition, OwnCiliumNode, PoolNeed, parse_cidr, read_own},
+    tables::{OwnCiliumNode, PoolNeed, parse_cidr, read_own},
 };
 
 /// A decision is tried this often on fresh content; the operator writes to one node far less often.
-const ATTEMPTS: usize = 8;
+const ATTEMPTS: u32 = 10;
+/// Longest pause after the first conflict; it doubles. Random, so that two writers do not meet each time.
+const PAUSE: Duration = Duration::from_millis(4);
 
 /// What is to be different in a CiliumNode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +44,7 @@ pub struct NodeIpamChange {
     /// `status.ipam.pod-cidrs` as it shall be; absent to leave it.
     pub cidr_status: Option<BTreeMap<String, String>>,
     /// A condition to set, its time left out; absent to leave all as they are.
-    pub condition: Option<Condition>,
+    pub condition: Option<StatusCondition>,
 }
 
 impl NodeIpamChange {
@@ -77,7 +82,7 @@ pub async fn update_node_ipam(
     let params = PatchParams { field_manager: Some(AGENT_MANAGER.to_owned()), ..PatchParams::default() };
     let mut writes = 0;
     let mut last = Ok(0);
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         let mut object = within(&read, api.get(name)).await?;
         let change = decide(&content(&object));
         if change.is_empty() {
@@ -101,7 +106,11 @@ pub async fn update_node_ipam(
         .await;
         match outcome {
             Ok(()) => return Ok(writes),
-            Err(error) if is_conflict(&error) => last = Err(error),
+            Err(error) if is_conflict(&error) => {
+                last = Err(error);
+                let longest = PAUSE.saturating_mul(1 << attempt);
+                tokio::time::sleep(rand::random_range(Duration::ZERO..=longest)).await;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -281,11 +290,11 @@ mod tests {
                 {"type": "A", "status": "False", "lastTransitionTime": "then"}, {"type": "B", "status": "True"},
             ], "ipam": {"pod-cidrs": {"10.0.0.0/29": {"status": "in-use"}}}}),
         );
-        let condition = |status: &str| Condition {
+        let condition = |status: &str| StatusCondition {
             r#type: "A".to_owned(),
             status: status.to_owned(),
             reason: "R".to_owned(),
-            ..Condition::default()
+            ..StatusCondition::default()
         };
         let of = |status| {
             let change = NodeIpamChange { condition: Some(condition(status)), ..NodeIpamChange::default() };
