@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, atomic::AtomicBool},
 };
 
 use kinesin_agent_api::types::EndpointNetworking;
@@ -58,6 +58,8 @@ pub(crate) struct Engine {
     pub(crate) exhaustion: Exhaustion,
     /// Counted since the start.
     pub(crate) counters: Counters,
+    /// Whether the node's CiliumNode was found missing since it was published last.
+    pub(crate) node_missing: AtomicBool,
     /// Changes whenever an address may have become free.
     pub(crate) space: watch::Sender<u64>,
     state: Mutex<State>,
@@ -190,6 +192,7 @@ impl Engine {
             pods,
             exhaustion: Exhaustion::default(),
             counters: Counters::default(),
+            node_missing: AtomicBool::new(false),
             space: watch::Sender::new(0),
             state: Mutex::default(),
         }

@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -98,6 +98,9 @@ impl Node {
     pub(crate) async fn publish(&self) -> Result<(), ClusterError> {
         let Some(publication) = node(&self.engine, &*self.engine.state().await) else { return Ok(()) };
         let mut last = self.last.lock().await;
+        if self.engine.node_missing.swap(false, Ordering::SeqCst) {
+            *last = None;
+        }
         if last.as_ref().is_some_and(|(when, told)| when.elapsed() < REPEAT && *told == publication) {
             return Ok(());
         }

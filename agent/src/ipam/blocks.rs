@@ -7,6 +7,8 @@ use kinesin_core::{
     values::{Families, Family},
 };
 
+/// What the agent says of a block that it gives out nothing of any more.
+pub(crate) const RELEASED: &str = "released";
 /// Pool of modes that have none.
 const DEFAULT: &str = "default";
 
@@ -33,8 +35,10 @@ pub(crate) fn given(source: BlockSource, said: &Said, put: &[IpNet], families: F
             (!blocks.is_empty()).then_some(blocks)
         }
         BlockSource::GivenPodCidrs => {
-            let listed = said.own.as_ref()?.pod_cidrs.iter();
-            let given = listed.filter(|cidr| usable(cidr) && !said.node_cidrs.contains(cidr) && !put.contains(cidr));
+            let own = said.own.as_ref()?;
+            let given = own.pod_cidrs.iter().filter(|cidr| {
+                usable(cidr) && !said.node_cidrs.contains(cidr) && !put.contains(cidr) && !is_released(own, cidr)
+            });
             Some(given.map(|cidr| block(DEFAULT, *cidr)).collect())
         }
         BlockSource::GivenPools => {
@@ -42,6 +46,12 @@ pub(crate) fn given(source: BlockSource, said: &Said, put: &[IpNet], families: F
             Some(listed.filter(|(_, cidr)| usable(cidr)).map(|(pool, cidr)| block(pool, *cidr)).collect())
         }
     }
+}
+
+/// Whether a range was reported as released, perhaps by an earlier run: the operator may be about to take it, so there is no
+/// way back but to get it anew.
+pub(crate) fn is_released(own: &OwnCiliumNode, cidr: &IpNet) -> bool {
+    own.cidr_status.get(&cidr.to_string()).is_some_and(|state| state == RELEASED)
 }
 
 #[cfg(test)]
@@ -71,6 +81,13 @@ mod tests {
         assert_eq!(of(BlockSource::NodePodCidrs), ["default 10.244.0.0/24"]);
         assert_eq!(of(BlockSource::GivenPodCidrs), ["default 10.0.0.0/29"]);
         assert_eq!(of(BlockSource::GivenPools), ["vac 10.100.0.0/29"]);
+
+        let mut told = said.clone();
+        if let Some(own) = &mut told.own {
+            own.cidr_status.insert("10.0.0.0/29".to_owned(), RELEASED.to_owned());
+        }
+        let left = cidrs(BlockSource::GivenPodCidrs, &told, &put).expect("known");
+        assert!(left.is_empty(), "the operator may be taking it already: {left:?}");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use kinesin_core::{
     values::Family,
 };
 
+use super::blocks::{RELEASED, is_released};
+
 /// What the node's modes hold and want.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
@@ -92,8 +94,8 @@ fn cidr_states(view: &OwnCiliumNode, facts: &Facts, change: &NodeIpamChange) -> 
             let in_use = known.is_some_and(|snapshot| snapshot.blocks.iter().any(|used| used.block.cidr == *cidr));
             let word = if kept.contains(cidr) && !preferred {
                 "in-use"
-            } else if !preferred || given_up.contains(cidr) {
-                "released"
+            } else if !preferred || given_up.contains(cidr) || (is_released(view, cidr) && !in_use) {
+                RELEASED
             } else if !in_use {
                 // It has just come and is not counted yet; saying "depleted" now would ask for one too many.
                 return None;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -73,6 +73,7 @@ impl Needs {
             }
             Err(ClusterError::Request { source, .. }) if source.code() == Some(404) => {
                 // Somebody deleted it, or it was never there: the publication of the node makes it.
+                engine.node_missing.store(true, Ordering::SeqCst);
                 engine.wakes.node.notify_one();
                 Ok(())
             }
@@ -146,7 +147,8 @@ pub(crate) fn take(engine: &Engine, state: &mut State) {
     let families = engine.config.families;
     if let Some(own) = &state.said.own {
         // What is no longer listed has been taken back: if it comes again, it is a block like any other.
-        let listed = |cidr: &ipnet::IpNet| own.pod_cidrs.contains(cidr) || own.allocated.iter().any(|(_, found)| found == cidr);
+        let listed =
+            |cidr: &ipnet::IpNet| own.pod_cidrs.contains(cidr) || own.allocated.iter().any(|(_, found)| found == cidr);
         state.given_back.retain(|block| listed(&block.cidr));
         // Copies of the Node's ranges that are gone from both need not be remembered.
         state.node.node_cidrs.retain(|cidr| own.pod_cidrs.contains(cidr));

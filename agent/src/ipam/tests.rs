@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use ipnet::IpNet;
 use kinesin_agent_api::types::EndpointChangeRequest;
 use kinesin_cluster::{NodeIpamChange, OwnCiliumNode};
+use kinesin_cluster_pool as _;
 use kinesin_core::{
     config::{Config, Sources},
     registry::{BuildContext, Registry},
     values::{EndpointId, Family},
 };
+use kinesin_host_scope as _;
+use kinesin_multi_pool as _;
 use proptest::prelude::*;
 
 use super::{blocks::Said, publish};
@@ -82,7 +85,8 @@ impl World {
         }
         if mode == "multi-pool" {
             for need in self.own.requested.clone() {
-                let count = |world: &Self| world.own.allocated.iter().filter(|(pool, _)| *pool == need.pool).count() as u64;
+                let count =
+                    |world: &Self| world.own.allocated.iter().filter(|(pool, _)| *pool == need.pool).count() as u64;
                 while count(self) * 6 < need.ipv4 {
                     let cidr = self.fresh();
                     self.own.allocated.push((need.pool.clone(), cidr));
@@ -215,7 +219,11 @@ enum Step {
     Operate,
     Settle,
     /// Another agent takes over, in this mode, and hears from the API server or does not.
-    Restart { mode: usize, crash: bool, api: bool },
+    Restart {
+        mode: usize,
+        crash: bool,
+        api: bool,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -301,7 +309,8 @@ fn run<F: Future<Output = ()>>(history: F) {
 fn every_mode_changes_to_every_other_and_back_under_running_pods() {
     for first in 0..MODES.len() {
         for second in (0..MODES.len()).filter(|second| *second != first) {
-            let settle = || vec![Step::Settle, Step::Publish, Step::Operate, Step::Settle, Step::Publish, Step::Operate];
+            let settle =
+                || vec![Step::Settle, Step::Publish, Step::Operate, Step::Settle, Step::Publish, Step::Operate];
             let mut steps: Vec<Step> = settle();
             steps.extend(settle());
             steps.extend((1..5).map(|id| Step::Add(id, false)));
