@@ -38,6 +38,10 @@ const AT_ONCE: usize = 32;
 const HOLD: Duration = Duration::from_secs(600);
 /// Between two tries of what is asked once.
 const RETRY: Duration = Duration::from_secs(2);
+/// For so long at most the start waits for pools to be made.
+const START: Duration = Duration::from_secs(5);
+/// Between two counts for metrics, since each looks at every block.
+const COUNTS: Duration = Duration::from_millis(500);
 /// Between two looks at what the pools' statuses are to say, at least.
 const POOL_REPORTS: Duration = Duration::from_secs(2);
 
@@ -86,10 +90,11 @@ pub(crate) async fn run(client: &Client, mut settings: watch::Receiver<IpamSetti
     let mut tables = Tables::watch(client);
     let services = again("cannot learn the networks of services", || services::networks(&requests)).await;
     tables.synced().await;
+    let auto_pools = settings.borrow().auto_pools.clone();
+    let mut made = create_at_start(&requests, &auto_pools, &mut tables.pools).await;
     let mut work = Work::new(settings.borrow_and_update().clone(), services, requests.clone(), Arc::clone(state));
     let mut flights: JoinSet<(Effect, Outcome)> = JoinSet::new();
     let permits = Arc::new(Semaphore::new(AT_ONCE));
-    let mut made: Option<auto_pools::AutoPools> = None;
     let mut creating = JoinSet::new();
     tracing::info!(nodes = tables.nodes.snapshot().items.len(), "giving blocks to nodes");
     loop {
@@ -110,8 +115,7 @@ pub(crate) async fn run(client: &Client, mut settings: watch::Receiver<IpamSetti
                 (effect, outcome)
             });
         }
-        state.ipam.set_counts(work.engine.counts());
-        let wake = work.next_wake();
+        let wake = work.count().min(work.next_wake());
         tokio::select! {
             () = tables.changed() => {}
             Ok(()) = settings.changed() => work.set_settings(settings.borrow_and_update().clone()),
@@ -124,6 +128,22 @@ pub(crate) async fn run(client: &Client, mut settings: watch::Receiver<IpamSetti
             work.finish(done);
         }
     }
+}
+
+/// Makes the pools before nodes are looked at, so that no node is told that a pool is missing which is about to be made.
+/// An API server that refuses them does not keep anybody else waiting for long.
+async fn create_at_start(
+    requests: &Requests,
+    pools: &auto_pools::AutoPools,
+    table: &mut Table<PoolView>,
+) -> Option<auto_pools::AutoPools> {
+    let create = async {
+        again("cannot create pools", || auto_pools::create(requests, pools)).await;
+        while !pools.keys().all(|name| table.snapshot().items.contains_key(name)) {
+            table.changed().await;
+        }
+    };
+    tokio::time::timeout(START, create).await.is_ok().then(|| pools.clone())
 }
 
 /// Repeats a request until it succeeds.
@@ -157,15 +177,11 @@ struct Work {
     told: Option<Instant>,
     telling: JoinSet<()>,
     untold: bool,
+    counted: Option<Instant>,
 }
 
 impl Work {
-    fn new(
-        settings: IpamSettings,
-        services: BTreeSet<(IpNet, Name)>,
-        requests: Requests,
-        state: Arc<State>,
-    ) -> Self {
+    fn new(settings: IpamSettings, services: BTreeSet<(IpNet, Name)>, requests: Requests, state: Arc<State>) -> Self {
         Self {
             engine: Engine::new(engine_settings(&settings)),
             settings,
@@ -181,6 +197,7 @@ impl Work {
             told: None,
             telling: JoinSet::new(),
             untold: true,
+            counted: None,
         }
     }
 
@@ -251,6 +268,17 @@ impl Work {
             // Its object would be waited for without end.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
+    }
+
+    /// Counts for metrics unless it was done just now; answers when to do it again.
+    fn count(&mut self) -> Duration {
+        let since = self.counted.map_or(COUNTS, |counted| counted.elapsed());
+        if since < COUNTS {
+            return COUNTS - since;
+        }
+        self.counted = Some(Instant::now());
+        self.state.ipam.set_counts(self.engine.counts());
+        Duration::MAX
     }
 
     fn next_wake(&self) -> Duration {

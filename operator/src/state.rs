@@ -121,17 +121,18 @@ impl State {
         let claimed: Vec<(String, f64)> = counts
             .claimed
             .iter()
-            .map(|(source, count)| {
-                (format!("{{mode=\"{}\",pool=\"{}\"}}", source.mode, source.pool), number(*count))
-            })
+            .map(|(source, count)| (format!("{{mode=\"{}\",pool=\"{}\"}}", source.mode, source.pool), number(*count)))
             .collect();
         let claimed: Vec<(&str, f64)> = claimed.iter().map(|(labels, count)| (labels.as_str(), *count)).collect();
         family("kinesin_operator_ipam_claimed_blocks", "gauge", "Blocks that nodes have", &claimed);
         let released = number(counts.released);
         let help = "Blocks that were given back and not taken since";
         family("kinesin_operator_ipam_released_blocks", "gauge", help, &[("", released)]);
-        let problems: Vec<(String, f64)> =
-            counts.problems.iter().map(|(reason, count)| (format!("{{reason=\"{reason}\"}}"), number(*count))).collect();
+        let problems: Vec<(String, f64)> = counts
+            .problems
+            .iter()
+            .map(|(reason, count)| (format!("{{reason=\"{reason}\"}}"), number(*count)))
+            .collect();
         let problems: Vec<(&str, f64)> = problems.iter().map(|(labels, count)| (labels.as_str(), *count)).collect();
         family("kinesin_operator_ipam_problems", "gauge", "What nodes lack, by reason", &problems);
         let written = &self.ipam.written;

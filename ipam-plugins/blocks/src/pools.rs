@@ -167,11 +167,16 @@ mod tests {
     #[test]
     fn older_of_two_overlapping_pools_is_served() {
         let (old, new) = (Source::pool("z"), Source::pool("a"));
-        let pools =
-            Pools::check(&[spec(old.clone(), &["10.0.0.0/16"], 28), spec(new.clone(), &["10.0.1.0/24", "10.1.0.0/24"], 28)]);
+        let pools = Pools::check(&[
+            spec(old.clone(), &["10.0.0.0/16"], 28),
+            spec(new.clone(), &["10.0.1.0/24", "10.1.0.0/24"], 28),
+        ]);
         assert!(pools.refused(&old).is_empty());
         let [reason] = pools.refused(&new) else { panic!("one reason") };
-        assert!(reason.contains("10.0.1.0/24") && reason.contains("10.0.0.0/16") && reason.contains("\"z\""), "{reason}");
+        assert!(
+            reason.contains("10.0.1.0/24") && reason.contains("10.0.0.0/16") && reason.contains("\"z\""),
+            "{reason}"
+        );
         assert_eq!(pools.ranges(&new, Family::V4).count(), 1, "the rest of it is served");
     }
 
@@ -189,7 +194,10 @@ mod tests {
         let source = Source::pool("p");
         let pools = Pools::check(&[spec(source.clone(), &["x", "fd00::/64", "10.0.0.0/30", "10.0.0.0/16"], 28)]);
         let text = pools.refused(&source).join("\n");
-        assert!(text.contains("\"x\" is no CIDR") && text.contains("IPv4 ranges") && text.contains("larger than"), "{text}");
+        assert!(
+            text.contains("\"x\" is no CIDR") && text.contains("IPv4 ranges") && text.contains("larger than"),
+            "{text}"
+        );
         assert_eq!(pools.ranges(&source, Family::V4).count(), 1);
     }
 }

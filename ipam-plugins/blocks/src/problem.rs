@@ -119,7 +119,10 @@ impl fmt::Display for Problem {
                  the block out of its CiliumNode"
             ),
             Self::NoPool { source, family } => {
-                write!(f, "{family} addresses are asked of {source}, which does not exist; create it or change the annotation")
+                write!(
+                    f,
+                    "{family} addresses are asked of {source}, which does not exist; create it or change the annotation"
+                )
             }
             Self::NoRange { source, family, refused } if refused.is_empty() => {
                 write!(f, "{source} has no {family} range; add one to it, or switch {family} off")

@@ -33,7 +33,11 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<AutoPools> {
             bail!("{KEY}: position {}: {entry:?} is no pool; write NAME=ipv4-cidrs:CIDR,...;ipv4-mask-size:N", at(0));
         };
         let name = name.trim();
-        ensure!(is_name(name), "{KEY}: position {}: {name:?} is no name of a pool (lower case letters, digits, - and .)", at(0));
+        ensure!(
+            is_name(name),
+            "{KEY}: position {}: {name:?} is no name of a pool (lower case letters, digits, - and .)",
+            at(0)
+        );
         ensure!(!pools.contains_key(name), "{KEY}: position {}: pool {name:?} is written twice; remove one", at(0));
         let mut offset = entry.len() - attributes.len();
         let (mut cidrs, mut masks) = ([None, None], [None, None]);
@@ -54,7 +58,10 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<AutoPools> {
                         let fits = parsed.is_ok_and(|net| net.addr().is_ipv6() == (family == 1));
                         ensure!(fits, "{KEY}: position {here}: {cidr:?} of pool {name:?} is no CIDR for {key}");
                     }
-                    ensure!(cidrs[family].is_none(), "{KEY}: position {here}: {key} is written twice for pool {name:?}");
+                    ensure!(
+                        cidrs[family].is_none(),
+                        "{KEY}: position {here}: {key} is written twice for pool {name:?}"
+                    );
                     cidrs[family] = Some(list);
                 }
                 "ipv4-mask-size" | "ipv6-mask-size" => {
@@ -63,7 +70,10 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<AutoPools> {
                     let Some(mask) = mask else {
                         bail!("{KEY}: position {here}: {value:?} of pool {name:?} is no mask size from 1 to {longest}");
                     };
-                    ensure!(masks[family].is_none(), "{KEY}: position {here}: {key} is written twice for pool {name:?}");
+                    ensure!(
+                        masks[family].is_none(),
+                        "{KEY}: position {here}: {key} is written twice for pool {name:?}"
+                    );
                     masks[family] = Some(mask);
                 }
                 _ => bail!(
@@ -72,7 +82,8 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<AutoPools> {
                 ),
             }
         }
-        let spec = assemble(name, cidrs, masks).map_err(|reason| anyhow::anyhow!("{KEY}: position {}: {reason}", at(0)))?;
+        let spec =
+            assemble(name, cidrs, masks).map_err(|reason| anyhow::anyhow!("{KEY}: position {}: {reason}", at(0)))?;
         pools.insert(name.to_owned(), spec);
     }
     overlaps(&pools)?;
@@ -159,7 +170,9 @@ pub(crate) async fn create(requests: &Requests, pools: &AutoPools) -> Result<(),
         let params = PostParams::default();
         match requests.write(&format!("create CiliumPodIPPool {name}"), api.create(&params, &pool)).await {
             Ok(_) => tracing::info!(pool = name, "created CiliumPodIPPool"),
-            Err(error) if code(&error) == Some(409) => tracing::debug!(pool = name, "CiliumPodIPPool is there and stays"),
+            Err(error) if code(&error) == Some(409) => {
+                tracing::debug!(pool = name, "CiliumPodIPPool is there and stays")
+            }
             Err(error) => return Err(error),
         }
     }

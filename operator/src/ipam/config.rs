@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn options_of_ours_are_read_and_nonsense_names_its_key() {
-        let found = settings(&[("backend.cluster_pool.grow", "false"), ("ipam-cidr-quarantine", "5s")]).expect("accepted");
+        let found =
+            settings(&[("backend.cluster_pool.grow", "false"), ("ipam-cidr-quarantine", "5s")]).expect("accepted");
         assert_eq!((found.grow, found.quarantine), (false, Duration::from_secs(5)));
         let error = settings(&[("auto-create-cilium-pod-ip-pools", "default=x:1")]).expect_err("refused").to_string();
         assert!(error.starts_with("auto-create-cilium-pod-ip-pools: position 9: "), "{error}");

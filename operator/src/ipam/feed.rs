@@ -65,7 +65,10 @@ mod tests {
         let mut seen = Seen::default();
         let item = |name: &str, item: Option<u8>| (name.to_owned(), item);
         assert_eq!(seen.changes(&snapshot(1, &[("a", 1), ("b", 2)])), [item("a", Some(1)), item("b", Some(2))]);
-        assert_eq!(seen.changes(&snapshot(2, &[("b", 3), ("c", 4)])), [item("a", None), item("b", Some(3)), item("c", Some(4))]);
+        assert_eq!(
+            seen.changes(&snapshot(2, &[("b", 3), ("c", 4)])),
+            [item("a", None), item("b", Some(3)), item("c", Some(4))]
+        );
         assert_eq!(seen.changes(&snapshot(3, &[("b", 3), ("c", 4)])), []);
         assert_eq!(seen.items().len(), 2);
     }

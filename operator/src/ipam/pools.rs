@@ -46,9 +46,9 @@ pub(super) fn verdict(
     }
     let ranges: Vec<IpNet> =
         Family::ALL.iter().flat_map(|family| pools.ranges(source, *family)).map(|range| range.cidr()).collect();
-    let inside = reserved.iter().filter(|(network, _)| {
-        ranges.iter().any(|range| range.contains(network) || network.contains(range))
-    });
+    let inside = reserved
+        .iter()
+        .filter(|(network, _)| ranges.iter().any(|range| range.contains(network) || network.contains(range)));
     let inside: Vec<String> = inside.map(|(network, what)| format!("{network} ({what})")).collect();
     if !inside.is_empty() {
         let more = inside.len().saturating_sub(NAMED);
@@ -72,16 +72,12 @@ pub(super) fn verdict(
 }
 
 /// Writes the conditions that changed; a failure is logged and tried again with the next change.
-pub(super) async fn report(
-    requests: &Requests,
-    verdicts: Vec<(String, PoolView, (bool, &'static str, String))>,
-) {
+pub(super) async fn report(requests: &Requests, verdicts: Vec<(String, PoolView, (bool, &'static str, String))>) {
     for (name, pool, (ok, reason, message)) in verdicts {
         let status = if ok { "True" } else { "False" };
         let known = pool.conditions.iter().find(|condition| condition.r#type == ACCEPTED);
-        let same = |known: &StatusCondition| {
-            known.status == status && known.reason == reason && known.message == message
-        };
+        let same =
+            |known: &StatusCondition| known.status == status && known.reason == reason && known.message == message;
         if known.is_some_and(same) {
             continue;
         }
@@ -99,7 +95,9 @@ pub(super) async fn report(
         let params = PatchParams { field_manager: Some(OPERATOR_MANAGER.to_owned()), ..PatchParams::default() };
         let patch = json!({"metadata": {"resourceVersion": pool.version}, "status": {"conditions": conditions}});
         let patch = Patch::Merge(patch);
-        match requests.write(&format!("report on CiliumPodIPPool {name}"), api.patch_status(&name, &params, &patch)).await
+        match requests
+            .write(&format!("report on CiliumPodIPPool {name}"), api.patch_status(&name, &params, &patch))
+            .await
         {
             Ok(_) if ok => tracing::info!(pool = name, reason, message, "pool"),
             Ok(_) => tracing::warn!(pool = name, reason, message, "pool"),

@@ -109,8 +109,7 @@ pub(crate) fn host(object: &DynamicObject) -> Result<Host, String> {
     cidrs.sort();
     cidrs.dedup();
     let addresses = object.data["status"]["addresses"].as_array().into_iter().flatten();
-    let mut addresses: Vec<IpAddr> =
-        addresses.filter_map(|entry| entry["address"].as_str()?.parse().ok()).collect();
+    let mut addresses: Vec<IpAddr> = addresses.filter_map(|entry| entry["address"].as_str()?.parse().ok()).collect();
     addresses.sort();
     addresses.dedup();
     Ok(Host { cidrs, addresses })
@@ -270,7 +269,8 @@ mod tests {
             pool: String::new(),
             cidrs: vec![cidr.to_owned()],
         };
-        let spec = |claims: Vec<NodeClaims>| ClaimsSpec { range: "10.0.0.0/16".to_owned(), claims, ..ClaimsSpec::default() };
+        let spec =
+            |claims: Vec<NodeClaims>| ClaimsSpec { range: "10.0.0.0/16".to_owned(), claims, ..ClaimsSpec::default() };
         for (spec, reason) in [
             (ClaimsSpec::default(), "spec.range"),
             (spec(vec![claim("w1", "10.1.0.0/24")]), "no block of"),

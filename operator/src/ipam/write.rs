@@ -8,10 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
-use kinesin_cluster::{
-    ApiFailure, CiliumNode, ClusterError, OPERATOR_MANAGER, PodCIDRClaims,
-    crd::StatusCondition,
-};
+use kinesin_cluster::{ApiFailure, CiliumNode, ClusterError, OPERATOR_MANAGER, PodCIDRClaims, crd::StatusCondition};
 use kinesin_ipam_blocks::{Claims, Effect, Failure, Name, NodeView, Outcome, Report, Version, parse_object_name};
 use kube::{
     Api, Client, ResourceExt,
@@ -290,10 +287,8 @@ async fn until<T>(
         return Err(timed_out());
     }
     match tokio::time::timeout_at(deadline, answer).await {
-        Ok(answered) => answered.map_err(|error| ClusterError::Request {
-            action: action.to_owned(),
-            source: ApiFailure::from(error),
-        }),
+        Ok(answered) => answered
+            .map_err(|error| ClusterError::Request { action: action.to_owned(), source: ApiFailure::from(error) }),
         Err(_) => Err(timed_out()),
     }
 }

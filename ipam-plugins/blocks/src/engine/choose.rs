@@ -112,8 +112,7 @@ impl Engine {
     /// from the node again at once.
     fn is_being_given_back(&self, name: &Name, source: &Source, block: &IpNet) -> bool {
         let view = self.nodes.get(name).and_then(|node| node.view.as_ref());
-        source.mode == Mode::ClusterPool
-            && view.is_some_and(|view| view.uses.get(block) == Some(&BlockUse::Released))
+        source.mode == Mode::ClusterPool && view.is_some_and(|view| view.uses.get(block) == Some(&BlockUse::Released))
     }
 
     /// First fit from the cursor upwards, once around.
@@ -191,11 +190,13 @@ impl Engine {
         if early {
             self.nodes.entry(name.clone()).or_default().early.insert(block);
         }
-        self.claim(name, source, range, block, Change::Claim {
-            claim: Claim { node: name.clone(), source: source.clone() },
-            adopt: false,
-            early,
-        });
+        self.claim(
+            name,
+            source,
+            range,
+            block,
+            Change::Claim { claim: Claim { node: name.clone(), source: source.clone() }, adopt: false, early },
+        );
     }
 
     /// Has a claim written.
@@ -219,6 +220,7 @@ impl Engine {
         if let Some(node) = self.nodes.get_mut(name) {
             node.chosen.remove(block);
         }
+        self.others_of(block, name);
         self.dirty.insert(name.clone());
     }
 }

@@ -47,9 +47,9 @@ impl Engine {
         for (field, text) in view.nonsense() {
             problems.insert(Problem::Nonsense { field, text: text.to_owned() });
         }
-        self.adopt(name, &mut problems);
-        let mut keep = BTreeSet::new();
         let mode = view.mode.unwrap_or(self.settings.mode);
+        self.adopt(name, mode, &mut problems);
+        let mut keep = BTreeSet::new();
         self.serve_cluster_pool(name, &view, mode, &mut keep, &mut problems);
         if mode == Mode::MultiPool {
             self.serve_pools(name, &view, &mut keep, &mut problems);
@@ -91,7 +91,7 @@ impl Engine {
     }
 
     /// Claims what the node lists and nobody claimed, and reports what others hold too.
-    fn adopt(&mut self, name: &Name, problems: &mut BTreeSet<Problem>) {
+    fn adopt(&mut self, name: &Name, mode: Mode, problems: &mut BTreeSet<Problem>) {
         let Some(node) = self.nodes.get(name) else { return };
         let host = node.host.as_deref().unwrap_or_default();
         let mut adopted = Vec::new();
@@ -100,7 +100,7 @@ impl Engine {
             for (other, holder) in self.taken.overlapping(block) {
                 let Some(by) = holder.node().filter(|by| *by != name) else { continue };
                 let text = match holder {
-                    Holder::Claim { .. } => {
+                    Holder::Claim { .. } | Holder::Chosen { .. } => {
                         claimed_by_other = true;
                         format!("node {by} (claimed)")
                     }
@@ -110,8 +110,8 @@ impl Engine {
                 };
                 problems.insert(Problem::Collision { block: *block, other, holder: text });
             }
-            // What Kubernetes gave is not the operator's.
-            let of_host = source.mode == Mode::ClusterPool && host.contains(block);
+            // What Kubernetes gave is not the operator's, whether or not its Node is known here yet.
+            let of_host = source.mode == Mode::ClusterPool && (mode == Mode::Kubernetes || host.contains(block));
             if !of_host && !claimed_by_other && !node.claims.contains_key(block) && !node.chosen.contains_key(block) {
                 adopted.push((*block, source.clone()));
             }
@@ -138,7 +138,9 @@ impl Engine {
             let served = prefers && self.settings.families.contains(family);
             let (mut released, mut active) = (Vec::new(), Vec::new());
             for (block, listed) in &node.listed {
-                if *listed != source || !node.claims.contains_key(block) || Family::of_net(block) != family {
+                let of_host = node.host.as_ref().is_some_and(|host| host.contains(block));
+                let ours = *listed == source && node.claims.contains_key(block) && !of_host;
+                if !ours || Family::of_net(block) != family {
                     continue;
                 }
                 match view.uses.get(block) {
@@ -190,9 +192,8 @@ impl Engine {
                     continue;
                 }
                 let Some(node) = self.nodes.get(name) else { return };
-                let ours = node.listed.iter().filter(|(block, listed)| {
-                    **listed == source && Family::of_net(block) == family
-                });
+                let ours =
+                    node.listed.iter().filter(|(block, listed)| **listed == source && Family::of_net(block) == family);
                 let mut have: u64 = ours.map(|(block, _)| usable_addresses(block)).sum();
                 let holdings = self.holdings(name, &source, family);
                 for block in holdings.unlisted {
@@ -223,7 +224,11 @@ impl Engine {
         for (block, object) in &node.claims {
             let claim = self.objects.get(object).and_then(|object| object.claims.claims.get(block));
             let ours = claim.is_some_and(|claim| claim.source == *source) && Family::of_net(block) == family;
-            if ours && !node.listed.contains_key(block) && !self.is_releasing(object, block) {
+            if ours
+                && !node.listed.contains_key(block)
+                && !self.is_releasing(object, block)
+                && !self.is_of_another(name, block)
+            {
                 holdings.unlisted.push(*block);
             }
         }
@@ -232,6 +237,14 @@ impl Engine {
         });
         holdings.chosen = chosen.map(|(block, _)| *block).collect();
         holdings
+    }
+
+    /// Whether another node holds addresses of a block too. Such a claim is of before an accident; it is given back.
+    fn is_of_another(&self, name: &Name, block: &IpNet) -> bool {
+        self.taken.overlapping(block).any(|(_, holder)| {
+            let holds = matches!(holder, Holder::Claim { .. } | Holder::Listed { .. } | Holder::Host { .. });
+            holds && holder.node().is_some_and(|other| other != name)
+        })
     }
 
     /// Whether the release of a block is on its way already.

@@ -99,8 +99,7 @@ impl Engine {
         let direct: Vec<IpNet> = of_mode(Mode::ClusterPool).map(|(block, _)| *block).collect();
         let pools: Vec<(Name, IpNet)> =
             of_mode(Mode::MultiPool).map(|(block, source)| (source.pool.clone(), *block)).collect();
-        let pod_cidrs =
-            (!direct.is_empty() || !remove.is_empty()).then(|| view.next_pod_cidrs(&direct, &remove));
+        let pod_cidrs = (!direct.is_empty() || !remove.is_empty()).then(|| view.next_pod_cidrs(&direct, &remove));
         let allocated = (!pools.is_empty()).then(|| view.next_allocated(&pools));
         Some(Effect::PatchNode { node: name.clone(), version, pod_cidrs, allocated })
     }

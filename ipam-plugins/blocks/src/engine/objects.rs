@@ -75,9 +75,7 @@ impl Engine {
             Change::Claim { claim, adopt: true, .. } => {
                 let node = &claim.node;
                 let lists = self.nodes.get(node).is_some_and(|node| node.listed.contains_key(block));
-                let by_other = |(_, holder): (IpNet, &Holder)| {
-                    matches!(holder, Holder::Claim { node: other, .. } if other != node)
-                };
+                let by_other = |(_, holder): (IpNet, &Holder)| matches!(holder, Holder::Claim { node: other, .. } if other != node);
                 if !lists || self.taken.overlapping(block).any(by_other) { Fate::Drop } else { Fate::Write }
             }
             Change::Claim { claim, early, .. } => match self.judge(block, &claim.node, *early, true) {
@@ -151,11 +149,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn overlaps_listed(
-        &mut self,
-        name: &Name,
-        result: Result<Vec<(Name, Version, Claims)>, Failure>,
-    ) {
+    pub(super) fn overlaps_listed(&mut self, name: &Name, result: Result<Vec<(Name, Version, Claims)>, Failure>) {
         let now = self.now;
         let Some(object) = self.objects.get_mut(name) else { return };
         let Some(ObjectFlight::Overlaps { stamp }) = object.flight.take() else { return };

@@ -195,7 +195,7 @@ impl Engine {
     }
 
     /// Whoever shares addresses of a block with `node` is looked at again: it has a collision now, or none any more.
-    fn others_of(&mut self, block: &IpNet, node: &Name) {
+    pub(super) fn others_of(&mut self, block: &IpNet, node: &Name) {
         let others = self.taken.overlapping(block).filter_map(|(_, holder)| holder.node());
         let others: Vec<Name> = others.filter(|other| *other != node).cloned().collect();
         self.dirty.extend(others);

@@ -8,8 +8,8 @@ use std::{
 use ipnet::IpNet;
 use kinesin_core::values::{Families, Family};
 use kinesin_ipam_blocks::{
-    BlockRange, BlockUse, Claims, Effect, Engine, Failure, Mode, Name, NodeView, Outcome, Pool, Pools, Report, Request, Settings,
-    Source, Version, parse_object_name,
+    BlockRange, BlockUse, Claims, Effect, Engine, Failure, Mode, Name, NodeView, Outcome, Pool, Pools, Report, Request,
+    Settings, Source, Version, parse_object_name,
 };
 use proptest::test_runner::TestCaseError;
 
@@ -392,9 +392,8 @@ impl World {
         for _ in 0..40 {
             for _ in 0..10_000 {
                 let operator = &self.operators[0];
-                let idle = operator.requests.is_empty()
-                    && operator.answers.is_empty()
-                    && operator.seen == self.log.len();
+                let idle =
+                    operator.requests.is_empty() && operator.answers.is_empty() && operator.seen == self.log.len();
                 if idle {
                     break;
                 }
@@ -423,9 +422,7 @@ impl World {
         }
         self.settle()?;
         self.agree()?;
-        let all = |family| -> u128 {
-            self.pools.ranges(&Source::pool("other"), family).map(BlockRange::count).sum()
-        };
+        let all = |family| -> u128 { self.pools.ranges(&Source::pool("other"), family).map(BlockRange::count).sum() };
         let (ipv4, ipv6) = (all(Family::V4) as u64, all(Family::V6) as u64);
         let everything = Node {
             mode: Some(Mode::MultiPool),
@@ -456,11 +453,8 @@ impl World {
             .collect();
         if claimed != listed {
             let (claims, lists) = (claimed.difference(&listed), listed.difference(&claimed));
-            let text = format!(
-                "claimed only: {:?}; listed only: {:?}",
-                claims.collect::<Vec<_>>(),
-                lists.collect::<Vec<_>>()
-            );
+            let text =
+                format!("claimed only: {:?}; listed only: {:?}", claims.collect::<Vec<_>>(), lists.collect::<Vec<_>>());
             return Err(TestCaseError::fail(text));
         }
         Ok(())
