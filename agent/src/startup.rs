@@ -374,7 +374,7 @@ async fn take_tables(engine: &Engine, watches: &Watches) {
         }
     }
     if let Some(node) = own.items.get(&engine.node_name) {
-        state.said.node_cidrs.clone_from(&node.pod_cidrs);
+        state.said.node_cidrs = Some(node.pod_cidrs.clone());
         state.node.internal_ips.clone_from(&node.internal_ips);
         state.node.uid.clone_from(&node.uid);
         state.node.labels.clone_from(&node.labels);

@@ -15,8 +15,8 @@ const DEFAULT: &str = "default";
 /// What the node's objects say, as far as they are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Said {
-    /// The Node's `spec.podCIDRs`; empty while it has none or is not known.
-    pub(crate) node_cidrs: Vec<IpNet>,
+    /// The Node's `spec.podCIDRs`; absent until the Node was seen.
+    pub(crate) node_cidrs: Option<Vec<IpNet>>,
     /// The CiliumNode; absent until the API server has told whether there is one.
     pub(crate) own: Option<OwnCiliumNode>,
 }
@@ -29,15 +29,21 @@ pub(crate) fn given(source: BlockSource, said: &Said, put: &[IpNet], families: F
     let block = |pool: &str, cidr: IpNet| Block { pool: pool.to_owned(), cidr };
     match source {
         BlockSource::NodePodCidrs => {
-            let blocks: Vec<_> =
-                said.node_cidrs.iter().filter(|cidr| usable(cidr)).map(|cidr| block(DEFAULT, *cidr)).collect();
+            let blocks: Vec<_> = said
+                .node_cidrs
+                .iter()
+                .flatten()
+                .filter(|cidr| usable(cidr))
+                .map(|cidr| block(DEFAULT, *cidr))
+                .collect();
             // Kubernetes never takes a range from a Node: an empty list is one that is not filled in yet.
             (!blocks.is_empty()).then_some(blocks)
         }
         BlockSource::GivenPodCidrs => {
-            let own = said.own.as_ref()?;
+            // Without the Node its ranges cannot be told from the operator's.
+            let (own, of_node) = (said.own.as_ref()?, said.node_cidrs.as_ref()?);
             let given = own.pod_cidrs.iter().filter(|cidr| {
-                usable(cidr) && !said.node_cidrs.contains(cidr) && !put.contains(cidr) && !is_released(own, cidr)
+                usable(cidr) && !of_node.contains(cidr) && !put.contains(cidr) && !is_released(own, cidr)
             });
             Some(given.map(|cidr| block(DEFAULT, *cidr)).collect())
         }
@@ -75,7 +81,7 @@ mod tests {
             allocated: vec![("vac".to_owned(), net("10.100.0.0/29")), ("vac".to_owned(), net("fd01::/120"))],
             ..OwnCiliumNode::default()
         };
-        let said = Said { node_cidrs: vec![net("10.244.0.0/24")], own: Some(own) };
+        let said = Said { node_cidrs: Some(vec![net("10.244.0.0/24")]), own: Some(own) };
         let put = [net("10.9.0.0/24")];
         let of = |source| cidrs(source, &said, &put).expect("known");
         assert_eq!(of(BlockSource::NodePodCidrs), ["default 10.244.0.0/24"]);
@@ -93,7 +99,9 @@ mod tests {
     #[test]
     fn not_known_is_told_apart_from_none() {
         let unknown = Said::default();
-        let empty = Said { own: Some(OwnCiliumNode::default()), ..Said::default() };
+        let empty = Said { node_cidrs: Some(Vec::new()), own: Some(OwnCiliumNode::default()) };
+        let no_node = Said { node_cidrs: None, ..empty.clone() };
+        assert_eq!(cidrs(BlockSource::GivenPodCidrs, &no_node, &[]), None);
         assert_eq!(cidrs(BlockSource::NodePodCidrs, &empty, &[]), None);
         for source in [BlockSource::GivenPodCidrs, BlockSource::GivenPools] {
             assert_eq!(cidrs(source, &unknown, &[]), None);

@@ -7,16 +7,14 @@ use std::{
 };
 
 use kinesin_cluster::{ClusterError, NodeIpamChange, OwnCiliumNode};
+use kinesin_core::ipam::BlockSource;
 use tokio::sync::Mutex;
 
 use super::{
     exhaustion::CONDITION,
     plan::{Facts, plan},
 };
-use crate::{
-    engine::{Engine, EngineError, State},
-    store::NodeRecord,
-};
+use crate::engine::{Engine, EngineError, State};
 
 /// Name of the loop in `status`.
 pub(crate) const NAME: &str = "publish-ipam";
@@ -105,7 +103,10 @@ impl Engine {
             }
         }
         let snapshots = self.backends.ipam.snapshots();
-        let node_cidrs: BTreeSet<_> = state.said.node_cidrs.iter().chain(&state.node.node_cidrs).copied().collect();
+        let of_node = snapshots.iter().filter(|(mode, _)| mode.source == BlockSource::NodePodCidrs);
+        let held = of_node.flat_map(|(_, snapshot)| snapshot.blocks.iter().map(|used| used.block.cidr));
+        let said = state.said.node_cidrs.iter().flatten().chain(&state.node.node_cidrs).copied();
+        let node_cidrs: BTreeSet<_> = held.chain(said).collect();
         let demand = preferred.ipam.demand();
         if let Some((_, snapshot)) = snapshots.first() {
             self.exhaustion.refresh(snapshot, &demand);
@@ -116,7 +117,7 @@ impl Engine {
             given_back: state.given_back.clone(),
             node_cidrs,
             demand,
-            complete: state.datapath.is_some(),
+            complete: state.datapath.is_some() && state.said.node_cidrs.is_some(),
         })
     }
 
@@ -153,22 +154,18 @@ pub(crate) fn take(engine: &Engine, state: &mut State) {
         // Copies of the Node's ranges that are gone from both need not be remembered.
         state.node.node_cidrs.retain(|cidr| own.pod_cidrs.contains(cidr));
     }
-    if preferred.source == kinesin_core::ipam::BlockSource::NodePodCidrs {
-        remember_copies(&mut state.node, &state.said.node_cidrs);
+    if preferred.source == BlockSource::NodePodCidrs {
+        for cidr in state.said.node_cidrs.iter().flatten() {
+            // Saved before they are copied, so that a later run knows them for its own.
+            if !state.node.node_cidrs.contains(cidr) {
+                state.node.node_cidrs.push(*cidr);
+            }
+        }
     }
     let given = super::blocks::given(preferred.source, &state.said, &state.node.node_cidrs, families);
     if let Some(mut blocks) = given {
         blocks.retain(|block| !state.given_back.contains(block));
         state.node.blocks = blocks;
         state.node.mode.clone_from(&preferred.name);
-    }
-}
-
-/// Saved before they are copied, so that a later run knows them for its own.
-fn remember_copies(record: &mut NodeRecord, cidrs: &[ipnet::IpNet]) {
-    for cidr in cidrs {
-        if !record.node_cidrs.contains(cidr) {
-            record.node_cidrs.push(*cidr);
-        }
     }
 }
