@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn the_pod_is_asked_before_its_namespace_and_the_family_before_both() {
         type Pairs<'a> = &'a [(&'a str, &'a str)];
-        let cases: [(Pairs<'_>, Pairs<'_>, (Option<&str>, Option<&str>)); 7] = [
+        type Case<'a> = (Pairs<'a>, Pairs<'a>, (Option<&'a str>, Option<&'a str>));
+        let cases: [Case<'_>; 7] = [
             (&[], &[], (None, None)),
             (&[("ip-pool", "a")], &[("ip-pool", "n"), ("ipv4-pool", "n4")], (Some("a"), Some("a"))),
             (&[("ip-pool", "a"), ("ipv4-pool", "a4")], &[], (Some("a4"), Some("a"))),
