@@ -21,7 +21,7 @@ use kinesin_core::registry::Registry;
 use crate::{
     endpoint::{lifecycle::Created, selector::Selector},
     engine::{Engine, EngineError},
-    listing,
+    listing, metrics,
     startup::Watches,
     status,
 };
@@ -50,12 +50,13 @@ pub(crate) fn router(engine: Arc<Engine>, watches: Arc<Watches>) -> Router {
         .route("/endpoint/{id}", endpoint)
         .route("/bpf/endpoint", get(bpf_endpoints))
         .route("/bpf/metrics", get(bpf_metrics))
+        .route("/metrics", get(figures))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(App { engine, watches });
     Router::new().nest(BASE_PATH, paths).fallback(no_such_path)
 }
 
-/// Kubernetes' probes: whether the agent serves.
+/// Kubernetes' probes: whether the agent serves. Beside them the figures for Prometheus.
 pub(crate) fn probes(engine: Arc<Engine>) -> Router {
     let ready = |State(engine): State<Arc<Engine>>| async move {
         let state = engine.state().await;
@@ -66,7 +67,12 @@ pub(crate) fn probes(engine: Arc<Engine>) -> Router {
     };
     // Alive is who answers at all: killing an agent that waits for its pod CIDR would not help.
     let alive = || async { "ok\n" };
-    Router::new().route("/readyz", get(ready)).route("/healthz", get(alive)).with_state(engine)
+    let figures = |State(engine): State<Arc<Engine>>| async move { metrics::text(&engine) };
+    Router::new()
+        .route("/readyz", get(ready))
+        .route("/healthz", get(alive))
+        .route("/metrics", get(figures))
+        .with_state(engine)
 }
 
 type Answer = Result<Response, Refused>;
@@ -178,6 +184,10 @@ async fn bpf_metrics(State(app): State<App>) -> Answer {
         bytes: row.bytes,
     });
     ok(&rows.collect::<Vec<_>>())
+}
+
+async fn figures(State(app): State<App>) -> String {
+    metrics::text(&app.engine)
 }
 
 async fn no_such_path(request: axum::extract::Request) -> Response {

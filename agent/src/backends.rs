@@ -1,7 +1,9 @@
 //! The backends of this distribution: a crate that is named here is linked, and so registers itself.
 
+use kinesin_cluster_pool as _;
 use kinesin_ebpf_tc as _;
 use kinesin_host_scope as _;
+use kinesin_multi_pool as _;
 use kinesin_native_routing as _;
 
 #[cfg(test)]
@@ -13,6 +15,9 @@ mod tests {
         let registry = Registry::collect().expect("no name is taken twice");
         let found: Vec<_> =
             registry.descriptors().iter().map(|backend| format!("{} {}", backend.role, backend.name)).collect();
-        assert_eq!(found, ["ipam host_scope", "routing native", "chassis ebpf"]);
+        assert_eq!(
+            found,
+            ["ipam cluster_pool", "ipam host_scope", "ipam multi_pool", "routing native", "chassis ebpf"]
+        );
     }
 }

@@ -4,27 +4,33 @@
 //! detach it again. None of them waits for the network while it holds the lock, only for the kernel.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, atomic::AtomicBool},
 };
 
 use kinesin_agent_api::types::EndpointNetworking;
 use kinesin_core::{
     chassis::{ChassisError, ChassisReport, EndpointSpec},
     config::Config,
-    ipam::{AllocateRequest, Block, IpamError, Lease, Owner},
+    ipam::{Block, IpamError, Lease, Owner},
     routing::{Path, RoutingError, RoutingReport},
     values::{EndpointId, Families, Family},
 };
 use kinesin_netlink::NetlinkError;
-use tokio::sync::{Mutex, MutexGuard, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
 use crate::{
     config_watch::Degradation,
     controller::Controllers,
     endpoint::{RequestError, Running},
     health::HealthEndpoint,
+    ipam::{
+        blocks::Said,
+        exhaustion::Exhaustion,
+        pool::{PodFacts, UnknownPod},
+    },
+    metrics::Counters,
     node::NodeLinks,
     selection::Backends,
     store::{NodeRecord, Store, StoreError},
@@ -46,6 +52,16 @@ pub(crate) struct Engine {
     pub(crate) wakes: Wakes,
     /// What is wrong with the configuration that lies there now, while the accepted one runs.
     pub(crate) degradation: RwLock<Degradation>,
+    /// Where the annotations of Pods are looked up.
+    pub(crate) pods: Arc<dyn PodFacts>,
+    /// Pools without a free address.
+    pub(crate) exhaustion: Exhaustion,
+    /// Counted since the start.
+    pub(crate) counters: Counters,
+    /// Whether the node's CiliumNode was found missing since it was published last.
+    pub(crate) node_missing: AtomicBool,
+    /// Changes whenever an address may have become free.
+    pub(crate) space: watch::Sender<u64>,
     state: Mutex<State>,
 }
 
@@ -62,6 +78,8 @@ pub(crate) struct Wakes {
     pub(crate) endpoints: Arc<Notify>,
     /// Queued deletions may succeed now.
     pub(crate) deletes: Arc<Notify>,
+    /// What the node needs of the operator may have changed.
+    pub(crate) ipam: Arc<Notify>,
 }
 
 /// What may only change in turn.
@@ -69,8 +87,8 @@ pub(crate) struct Wakes {
 pub(crate) struct State {
     /// What the node was given; saved.
     pub(crate) node: NodeRecord,
-    /// Blocks of the Node object, which IPAM may still refuse; none before the object was seen.
-    pub(crate) given_blocks: Vec<Block>,
+    /// Blocks that the node's objects name, which IPAM may still refuse; absent before they were seen.
+    pub(crate) given_blocks: Option<Vec<Block>>,
     /// Whether it comes from an earlier run, whose datapath may still forward.
     pub(crate) resumed: bool,
     /// Endpoints by number.
@@ -79,6 +97,10 @@ pub(crate) struct State {
     pub(crate) health: Option<HealthEndpoint>,
     /// What the last successful reconciliation achieved; absent before the first one.
     pub(crate) datapath: Option<Datapath>,
+    /// What the API objects of the node say of its blocks.
+    pub(crate) said: Said,
+    /// Blocks that the preferred mode has given up and the CiliumNode lists still: nothing is leased from them.
+    pub(crate) given_back: BTreeSet<Block>,
 }
 
 /// What the last successful reconciliation achieved.
@@ -116,6 +138,17 @@ pub(crate) enum EngineError {
     /// There is no such endpoint.
     #[error("there is no endpoint {0}")]
     NoEndpoint(String),
+    /// There is no address; the message tells pool, node, counts and the way out.
+    #[error("{message}")]
+    NoAddress {
+        /// Everything that is known of it.
+        message: String,
+        /// What IPAM said; no cause to print, because the message contains it.
+        refusal: IpamError,
+    },
+    /// The Pod's annotations are not known yet.
+    #[error(transparent)]
+    UnknownPod(#[from] UnknownPod),
     /// Every endpoint number is taken.
     #[error("all 65535 endpoint numbers of this node are taken; delete pods on it")]
     NoNumber,
@@ -145,7 +178,13 @@ pub(crate) enum EngineError {
 }
 
 impl Engine {
-    pub(crate) fn new(config: Config, node_name: String, backends: Backends, store: Store) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        node_name: String,
+        backends: Backends,
+        store: Store,
+        pods: Arc<dyn PodFacts>,
+    ) -> Self {
         Self {
             config,
             node_name,
@@ -154,6 +193,11 @@ impl Engine {
             controllers: Arc::default(),
             wakes: Wakes::default(),
             degradation: RwLock::default(),
+            pods,
+            exhaustion: Exhaustion::default(),
+            counters: Counters::default(),
+            node_missing: AtomicBool::new(false),
+            space: watch::Sender::new(0),
             state: Mutex::default(),
         }
     }
@@ -163,11 +207,10 @@ impl Engine {
         self.state.lock().await
     }
 
-    /// Leases addresses in every family of the node.
-    pub(crate) async fn lease(&self, attachment: &str, owner: Owner) -> Result<Lease, IpamError> {
-        let request =
-            AllocateRequest { attachment: attachment.to_owned(), owner, families: self.config.families, pool: None };
-        self.backends.ipam.allocate(&request).await
+    /// Tells whoever waits for an address that one may be free.
+    pub(crate) fn space_changed(&self) {
+        self.space.send_modify(|version| *version = version.wrapping_add(1));
+        self.wakes.ipam.notify_one();
     }
 }
 
@@ -203,13 +246,19 @@ impl State {
 }
 
 impl Datapath {
+    /// The router address of each family that is in use: the first one. Another may only wait for its last socket.
+    pub(crate) fn gateways(&self) -> Vec<IpAddr> {
+        let first = |family| self.router.iter().find(|ip| Family::of(ip) == family).copied();
+        Family::ALL.into_iter().filter_map(first).collect()
+    }
+
     /// What the plugin must set up in a pod with this lease.
     pub(crate) fn networking(&self, lease: &Lease, host_mac: String) -> EndpointNetworking {
         let has = |family: Family| lease.address(family).is_some();
         let families = Families { v4: has(Family::V4), v6: has(Family::V6) };
         EndpointNetworking {
             addressing: crate::endpoint::addressing(lease),
-            gateways: self.router.iter().filter(|ip| families.contains(Family::of(ip))).copied().collect(),
+            gateways: self.gateways().into_iter().filter(|ip| families.contains(Family::of(ip))).collect(),
             gateway_mac: host_mac,
             device_mtu: self.device_mtu_bytes,
             route_mtu: self.route_mtu_bytes,

@@ -9,7 +9,6 @@ use axum::{Router, routing::get};
 use ipnet::IpNet;
 use kinesin_core::{
     chassis::EndpointSpec,
-    ipam::Lease,
     values::{Family, Identity, Mac},
 };
 use kinesin_netlink::{Link, NetNs, Netlink, NetlinkError, Route, RouteScope, VethSpec};
@@ -34,8 +33,7 @@ pub(crate) struct HealthEndpoint {
 }
 
 /// Makes the health endpoint, or makes it anew when its device or its addresses have changed.
-pub(crate) async fn apply(engine: &Engine, state: &mut State, lease: &Lease) -> Result<(), EngineError> {
-    let addresses: Vec<IpAddr> = lease.addresses.iter().map(|leased| leased.ip).collect();
+pub(crate) async fn apply(engine: &Engine, state: &mut State, addresses: &[IpAddr]) -> Result<(), EngineError> {
     let netlink = Netlink::new()?;
     if let Some(found) = &state.health {
         let device = netlink.find_link(DEVICE).await?;
@@ -46,7 +44,7 @@ pub(crate) async fn apply(engine: &Engine, state: &mut State, lease: &Lease) -> 
     remove(engine, state).await?;
     let id = state.free_number()?;
     let datapath = state.datapath(&engine.controllers)?;
-    let (router, mtu) = (datapath.router.clone(), datapath.device_mtu_bytes);
+    let (router, mtu) = (datapath.gateways(), datapath.device_mtu_bytes);
 
     let netns = NetNs::anonymous()?;
     let host = pair(&netlink, &netns, mtu).await?;
@@ -58,16 +56,16 @@ pub(crate) async fn apply(engine: &Engine, state: &mut State, lease: &Lease) -> 
         ifindex: host.index,
         host_mac: Mac(host.mac),
         mac: Mac(pod.mac),
-        addresses: addresses.clone(),
+        addresses: addresses.to_vec(),
         identity: Identity::HEALTH,
         netns_cookie: netns.cookie().unwrap_or(0),
         health: true,
     };
     // As for a pod: the datapath is complete before the links are up.
     engine.backends.chassis.attach(&spec).await?;
-    configure(&inside, &pod, &addresses, &router).await?;
+    configure(&inside, &pod, addresses, &router).await?;
     netlink.set_up(host.index).await?;
-    let responders = respond(&netns, &addresses, engine.config.health.port)?;
+    let responders = respond(&netns, addresses, engine.config.health.port)?;
     state.health = Some(HealthEndpoint { spec, _netns: netns, _responders: responders });
     Ok(())
 }

@@ -5,7 +5,8 @@
 //!
 //! Reading order: [`main`] and `args` (what was asked), `startup` (from configuration to a running node), `engine` (the
 //! state of the node, and the one lock over it), `endpoint` (ADD, DEL, GC, restore), `reconcile` (tables to backends),
-//! `api` (the REST socket), then the small ones: `health`, `cni_conf`, `publish`, `config_watch`, `status`, `memory`.
+//! `ipam` (modes, pools, what is asked of the operator), `api` (the REST socket), then the small ones: `health`,
+//! `cni_conf`, `publish`, `config_watch`, `status`, `metrics`, `memory`.
 
 mod api;
 mod args;
@@ -15,8 +16,10 @@ mod controller;
 mod endpoint;
 mod engine;
 mod health;
+mod ipam;
 mod listing;
 mod memory;
+mod metrics;
 mod node;
 mod publish;
 mod reconcile;

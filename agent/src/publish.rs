@@ -1,9 +1,13 @@
 //! What the node tells the cluster: its CiliumNode, and a CiliumEndpoint per pod.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use kinesin_cluster::{ClusterError, EndpointPublication, EndpointPublisher, NodePublication};
-use kinesin_core::values::Identity;
+use kinesin_core::{ipam::Owner, values::Identity};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -13,26 +17,34 @@ use crate::{
 
 /// Names of the loops in `status`.
 pub(crate) const NODE: &str = "publish-node";
+/// How often the node is published although nothing has changed. An object that was deleted is missed far sooner.
+const REPEAT: Duration = Duration::from_secs(300);
 /// See [`NODE`].
 pub(crate) const ENDPOINTS: &str = "publish-endpoints";
 
-/// What the node says of itself; nothing before its datapath is ready.
+/// What the node says of itself, its ranges left out; nothing before its Node object was seen.
+///
+/// Said before the datapath is ready, because in most modes the operator gives blocks only to a node that is there.
 pub(crate) fn node(engine: &Engine, state: &State) -> Option<NodePublication> {
-    let datapath = state.datapath.as_ref()?;
     if state.node.uid.is_empty() {
-        // The Node object has not been seen yet; without its uid the publication would outlive it.
+        // Without the uid of its Node the publication would outlive it.
         return None;
     }
-    let snapshot = engine.backends.ipam.snapshot();
-    let health = state.health.iter().flat_map(|health| health.spec.addresses.iter().copied());
+    // An agent that starts again says what its predecessor said until it knows better: peers must not lose it.
+    let leased = |owner: Owner| {
+        let of_owner = state.node.leases.iter().filter(move |lease| lease.owner == owner);
+        of_owner.flat_map(|lease| lease.addresses.iter().map(|leased| leased.ip)).collect::<Vec<_>>()
+    };
+    let router = state.datapath.as_ref().map(|datapath| datapath.gateways());
+    let health = state.health.as_ref().map(|health| health.spec.addresses.clone());
     Some(NodePublication {
         name: engine.node_name.clone(),
         node_uid: Some(state.node.uid.clone()),
         labels: state.node.labels.clone(),
         internal_ips: state.node.internal_ips.clone(),
-        router: datapath.router.clone(),
-        health: health.collect(),
-        pod_cidrs: snapshot.blocks.iter().map(|found| found.block.cidr).collect(),
+        router: router.unwrap_or_else(|| leased(Owner::Router)),
+        health: health.unwrap_or_else(|| leased(Owner::Health)),
+        ipam_mode: engine.backends.ipam.preferred().source.mode().to_owned(),
         boot_id: boot_id(),
     })
 }
@@ -70,14 +82,32 @@ fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-impl Engine {
-    /// Tells the cluster of the node.
-    pub(crate) async fn publish_node(&self, client: &kube::Client) -> Result<(), ClusterError> {
-        let publication = node(self, &*self.state().await);
-        match publication {
-            Some(publication) => kinesin_cluster::publish_node(client, &publication).await,
-            None => Ok(()),
+/// Tells the cluster of the node, and remembers what it told: the same again costs no request for a while.
+pub(crate) struct Node {
+    engine: Arc<Engine>,
+    client: kube::Client,
+    last: Mutex<Option<(Instant, NodePublication)>>,
+}
+
+impl Node {
+    pub(crate) fn new(engine: Arc<Engine>, client: kube::Client) -> Self {
+        Self { engine, client, last: Mutex::default() }
+    }
+
+    /// Writes what has changed, and everything after [`REPEAT`], in case somebody else changed it.
+    pub(crate) async fn publish(&self) -> Result<(), ClusterError> {
+        let Some(publication) = node(&self.engine, &*self.engine.state().await) else { return Ok(()) };
+        let mut last = self.last.lock().await;
+        if self.engine.node_missing.swap(false, Ordering::SeqCst) {
+            *last = None;
         }
+        if last.as_ref().is_some_and(|(when, told)| when.elapsed() < REPEAT && *told == publication) {
+            return Ok(());
+        }
+        *last = None;
+        kinesin_cluster::publish_node(&self.client, &publication).await?;
+        *last = Some((Instant::now(), publication));
+        Ok(())
     }
 }
 

@@ -4,20 +4,26 @@
 //! One pass does all of it from the beginning, at start, after every change and once a minute, so that starting,
 //! reconfiguring and repairing are the same code.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use kinesin_agent_api::types::EndpointState;
 use kinesin_core::{
     chassis::{ChassisDesired, NodeSpec},
-    ipam::{IpamDesired, IpamError, Lease, Owner},
+    ipam::{BlockSource, IpamDesired, IpamError, IpamSnapshot},
     routing::{LocalNode, Peer, RoutingDesired, RoutingReport},
     values::Family,
 };
 use kinesin_netlink::{Link, Netlink};
 
 use crate::{
-    engine::{Datapath, Engine, EngineError, HEALTH, ROUTER, State},
+    engine::{Datapath, Engine, EngineError, State},
     health,
+    ipam::own::OwnLeases,
     node::{self, NodeLinks},
 };
 
@@ -39,15 +45,8 @@ impl Engine {
         let links = node::links(&netlink, &self.config, &state.node.internal_ips).await?;
         self.remove_vanished(&mut state, &netlink).await?;
 
-        // Blocks that are refused leave IPAM as it was; a node that has some goes on with those, and says so.
-        let refused = self.apply_blocks(&mut state, &links).await.err();
-        let own = match (self.own_leases(&mut state).await, refused) {
-            (Err(error), refused) => return Err(refused.unwrap_or(error).into()),
-            (Ok(_), Some(error)) if state.datapath.is_none() && !state.resumed => return Err(error.into()),
-            (Ok(own), refused) => OwnLeases { refused, ..own },
-        };
-        let OwnLeases { router, health: health_lease, refused } = own;
-        let mut next = self.plan(&state, links, &router);
+        let (own, refused) = self.settle_ipam(&mut state, &links).await?;
+        let mut next = self.plan(&state, links, &own);
 
         // A node that ran before has its devices, and its peers must not vanish from the tables even for a moment.
         let routed = if state.resumed || state.datapath.is_some() {
@@ -69,9 +68,11 @@ impl Engine {
         };
         let first = state.datapath.is_none();
         state.datapath = Some(next);
-        let made = self.apply_health(&mut state, health_lease).await;
-        self.save_node(&state)?;
+        let made = self.apply_health(&mut state, &own.health).await;
+        // Neither the host device nor, if it was made, the health endpoint has the addresses of these leases any more.
+        self.finish_ipam(&mut state, own, made.is_ok()).await?;
         drop(state);
+        self.space_changed();
         if first {
             tracing::info!("the datapath is ready");
             self.wakes.deletes.notify_one();
@@ -101,46 +102,106 @@ impl Engine {
         Ok(())
     }
 
-    async fn apply_blocks(&self, state: &mut State, links: &NodeLinks) -> Result<(), IpamError> {
-        // Before the Node object was seen, an earlier run's blocks are what there is.
-        let given = if state.given_blocks.is_empty() { &state.node.blocks } else { &state.given_blocks };
-        if given.is_empty() {
-            // Told apart from an empty list that was given: nothing has been given yet.
-            return match self.config.families.iter().next() {
-                Some(family) => Err(IpamError::NotReady {
-                    family,
-                    expected_from: format!("spec.podCIDRs of the Node object {:?}", self.node_name),
-                }),
-                None => Ok(()),
-            };
-        }
-        let desired = IpamDesired {
-            blocks: given.clone(),
-            reserved: links.addresses.clone(),
-            node_networks: links.networks.clone(),
+    /// Brings the modes to the blocks that the node has, and finds the node's own leases; beside them, what was wrong with
+    /// a block. Blocks that are refused leave IPAM as it was; a node that has some goes on with those, and says so.
+    pub(crate) async fn settle_ipam(
+        &self,
+        state: &mut State,
+        links: &NodeLinks,
+    ) -> Result<(OwnLeases, Option<IpamError>), EngineError> {
+        let refused = self.apply_blocks(state, links).await.err();
+        let own = match (self.own_leases().await, refused) {
+            (Err(error), refused) => return Err(refused.unwrap_or(error).into()),
+            (Ok(_), Some(error)) if state.datapath.is_none() && !state.resumed => return Err(error.into()),
+            (Ok(own), refused) => (own, refused),
         };
-        self.backends.ipam.apply(&desired).await?;
+        state.node.leases.clone_from(&own.0.leases);
+        Ok(own)
+    }
+
+    /// Releases the node's own leases that were replaced, once nothing uses them, and saves the node.
+    pub(crate) async fn finish_ipam(
+        &self,
+        state: &mut State,
+        mut own: OwnLeases,
+        is_unused: bool,
+    ) -> Result<(), EngineError> {
+        if is_unused {
+            for lease in std::mem::take(&mut own.left) {
+                self.release(&lease).await?;
+            }
+        } else {
+            // They must outlive a crash while the health endpoint may still have them.
+            state.node.leases.extend(own.left.iter().cloned());
+        }
+        self.save_node(state)
+    }
+
+    /// Gives the preferred mode its blocks and lets the others drain. A block that is refused costs only itself.
+    async fn apply_blocks(&self, state: &mut State, links: &NodeLinks) -> Result<(), IpamError> {
+        self.backends.ipam.drain().await?;
+        let preferred = self.backends.ipam.preferred();
+        // Before the node's objects were seen, an earlier run's blocks are what there is.
+        let given = state.given_blocks.clone().unwrap_or_else(|| state.node.blocks.clone());
+        if given.is_empty() && preferred.source == BlockSource::NodePodCidrs {
+            // Told apart from an empty list that was given: nothing has been given yet.
+            return Err(self.nothing_given(preferred.source));
+        }
+        let mut reserved = links.addresses.clone();
+        reserved.extend(self.backends.ipam.leased_while_draining());
+        let mut desired =
+            IpamDesired { blocks: given, reserved, node_networks: links.networks.clone() };
+        let mut refused = None;
+        loop {
+            match preferred.ipam.apply(&desired).await {
+                Ok(()) => break,
+                Err(IpamError::InvalidBlock { cidr, reason }) => {
+                    let before = desired.blocks.len();
+                    desired.blocks.retain(|block| block.cidr.trunc() != cidr.trunc());
+                    let hopeless = desired.blocks.len() == before || preferred.source == BlockSource::NodePodCidrs;
+                    let error = IpamError::InvalidBlock { cidr, reason };
+                    if hopeless {
+                        return Err(refused.unwrap_or(error));
+                    }
+                    refused.get_or_insert(error);
+                }
+                Err(error) => return Err(refused.unwrap_or(error)),
+            }
+        }
         // Only what was accepted is saved: the next start takes it over before it can look at the node's networks.
-        state.node.blocks = desired.blocks;
-        Ok(())
+        state.node.blocks.clone_from(&desired.blocks);
+        match refused {
+            Some(error) => Err(error),
+            None if desired.blocks.is_empty() => Err(self.nothing_given(preferred.source)),
+            None => Ok(()),
+        }
     }
 
-    /// The node's own leases, taken anew where they are missing.
-    async fn own_leases(&self, state: &mut State) -> Result<OwnLeases, IpamError> {
-        let router = self.lease(ROUTER, Owner::Router).await?;
-        let health = if self.config.health.endpoint { Some(self.lease(HEALTH, Owner::Health).await?) } else { None };
-        state.node.leases = [Some(router.clone()), health.clone()].into_iter().flatten().collect();
-        Ok(OwnLeases { router, health, refused: None })
+    /// What is waited for while there is no block.
+    fn nothing_given(&self, source: BlockSource) -> IpamError {
+        let node = &self.node_name;
+        let expected_from = match source {
+            BlockSource::NodePodCidrs => format!("spec.podCIDRs of the Node object {node:?}"),
+            BlockSource::GivenPodCidrs => {
+                format!("the operator, in spec.ipam.podCIDRs of the CiliumNode {node:?}; is cilium-operator running?")
+            }
+            BlockSource::GivenPools => format!(
+                "the operator, in spec.ipam.pools.allocated of the CiliumNode {node:?}; is cilium-operator running, and \
+                 is there a CiliumPodIPPool of the default pool's name?"
+            ),
+        };
+        let family = self.config.families.iter().next().unwrap_or(Family::V4);
+        IpamError::NotReady { family, expected_from }
     }
 
-    fn plan(&self, state: &State, links: NodeLinks, router: &Lease) -> Datapath {
+    fn plan(&self, state: &State, links: NodeLinks, own: &OwnLeases) -> Datapath {
         let underlay = state.node.internal_ips.first().map_or(Family::V4, Family::of);
         let detected = links.uplinks.first().map_or(DEFAULT_MTU, |link| link.mtu);
         let device_mtu_bytes = self.config.mtu_bytes.map_or(detected, u32::from);
         let overhead = u32::from(self.backends.routing.overhead_bytes(underlay));
         Datapath {
             links,
-            router: router.addresses.iter().map(|leased| leased.ip).collect(),
+            router: own.router.clone(),
             device_mtu_bytes,
             route_mtu_bytes: device_mtu_bytes.saturating_sub(overhead),
             paths: state.datapath.as_ref().map(|last| last.paths.clone()).unwrap_or_default(),
@@ -158,7 +219,7 @@ impl Engine {
                 addresses: next.links.addresses.clone(),
                 peer_addresses: peers.flat_map(|peer| peer.addresses.iter().copied()).collect(),
                 router: next.router.clone(),
-                pod_cidrs: snapshot.blocks.iter().map(|found| found.block.cidr).collect(),
+                pod_cidrs: pod_cidrs(&snapshot),
                 uplinks: next.links.uplinks.iter().map(|link| link.name.clone()).collect(),
                 device_mtu_bytes: next.device_mtu_bytes,
                 route_mtu_bytes: next.route_mtu_bytes,
@@ -197,9 +258,9 @@ impl Engine {
                 name: self.node_name.clone(),
                 families: self.config.families,
                 addresses: underlay_addresses(state, next),
-                pod_cidrs: snapshot.blocks.iter().map(|found| found.block.cidr).collect(),
+                pod_cidrs: pod_cidrs(&snapshot),
                 uplinks: next.links.uplinks.iter().map(|link| link.name.clone()).collect(),
-                router: next.router.clone(),
+                router: next.gateways(),
                 mtu_bytes: next.device_mtu_bytes,
             },
             peers: peers.collect(),
@@ -207,10 +268,11 @@ impl Engine {
         Ok(self.backends.routing.apply(&desired).await?)
     }
 
-    async fn apply_health(&self, state: &mut State, lease: Option<Lease>) -> Result<(), EngineError> {
-        match lease {
-            Some(lease) => health::apply(self, state, &lease).await,
-            None => health::remove(self, state).await,
+    async fn apply_health(&self, state: &mut State, addresses: &[IpAddr]) -> Result<(), EngineError> {
+        if addresses.is_empty() {
+            health::remove(self, state).await
+        } else {
+            health::apply(self, state, addresses).await
         }
     }
 
@@ -222,15 +284,13 @@ impl Engine {
     }
 }
 
-/// The node's own leases, and what was wrong with the blocks that it was given.
-#[derive(Debug)]
-struct OwnLeases {
-    router: Lease,
-    health: Option<Lease>,
-    refused: Option<IpamError>,
-}
-
 /// The node's addresses in Kubernetes; before they are known, all of its own.
 fn underlay_addresses(state: &State, next: &Datapath) -> Vec<IpAddr> {
     if state.node.internal_ips.is_empty() { next.links.addresses.clone() } else { state.node.internal_ips.clone() }
+}
+
+/// The node's blocks of all modes, each range once: two modes may know the same one while a cluster changes its mode.
+fn pod_cidrs(snapshot: &IpamSnapshot) -> Vec<IpNet> {
+    let mut seen = BTreeSet::new();
+    snapshot.blocks.iter().map(|used| used.block.cidr).filter(|cidr| seen.insert(*cidr)).collect()
 }

@@ -7,15 +7,17 @@ use kinesin_core::{
     chassis::Chassis,
     combination::{self, CombinationError},
     config::{Config, Section},
-    ipam::Ipam,
-    registry::{BuildContext, BuildError, Registry, RegistryError, Role},
+    ipam::BlockSource,
+    registry::{BuildContext, BuildError, IpamBackend, Registry, RegistryError, Role},
     routing::Routing,
 };
+
+use crate::ipam::{Mode, Modes};
 
 /// The backends that run on this node.
 #[derive(Debug, Clone)]
 pub(crate) struct Backends {
-    pub(crate) ipam: Arc<dyn Ipam>,
+    pub(crate) ipam: Modes,
     pub(crate) routing: Arc<dyn Routing>,
     pub(crate) chassis: Arc<dyn Chassis>,
 }
@@ -90,7 +92,7 @@ pub(crate) fn build(config: &Config, node_name: &str) -> Result<Backends, Select
         section,
     };
     Ok(Backends {
-        ipam: (registry.ipam(&selection.ipam)?.build)(&context(config.section(&selection.ipam)))?,
+        ipam: modes(config, &registry, &context)?,
         routing: (registry.routing(&selection.routing)?.build)(&context(config.section(&selection.routing)))?,
         chassis: (registry.chassis(&selection.chassis)?.build)(&context(config.section(&selection.chassis)))?,
     })
@@ -108,6 +110,31 @@ fn with_key(config: &Config, error: CombinationError) -> SelectionError {
     let entry = config.entries().iter().find(|entry| entry.key == key);
     let origin = entry.map_or_else(|| "configuration".to_owned(), |entry| entry.source.clone());
     SelectionError::NotCompiledIn { key, origin, source: RegistryError::Unknown { role, name, known } }
+}
+
+/// The chosen mode, and every other that is compiled in: leases of an earlier run may be of any of them.
+pub(crate) fn modes(
+    config: &Config,
+    registry: &Registry,
+    context: &impl Fn(Section) -> BuildContext,
+) -> Result<Modes, SelectionError> {
+    let mode = |backend: &IpamBackend, section: Section| {
+        let ipam = (backend.build)(&context(section))?;
+        Ok::<_, BuildError>(Mode { name: backend.name.to_owned(), source: BlockSource::of(backend.provides), ipam })
+    };
+    let chosen = &config.selection.ipam;
+    let preferred = mode(registry.ipam(chosen)?, config.section(chosen))?;
+    let mut others = Vec::new();
+    for other in registry.descriptors().iter().filter(|found| found.role == Role::Ipam && found.name != chosen) {
+        let backend = registry.ipam(other.name)?;
+        // A mode that only drains needs no options, so wrong ones must not keep the node from starting.
+        let defaults = || Section::new(other.name, serde_json::Map::new());
+        others.push(mode(backend, config.section(other.name)).or_else(|error| {
+            tracing::warn!(mode = other.name, %error, "its options are ignored while it is not chosen");
+            mode(backend, defaults())
+        })?);
+    }
+    Ok(Modes::new(preferred, others))
 }
 
 /// Where the agent and its backends keep files, as Cilium has it.

@@ -14,14 +14,12 @@ use std::{
 
 use anyhow::Context as _;
 use kinesin_agent_api::types::{State as Word, Status};
-use kinesin_cluster::{ClusterNode, OwnNode, Table, WatchHealth};
+use kinesin_cluster::{ClusterNode, OwnCiliumNode, OwnNode, Table, WatchHealth};
 use kinesin_core::{
     capability::ThisMachine,
     combination::Selection,
     config::{Config, Sources},
-    ipam::Block,
     registry::Registry,
-    values::Family,
 };
 use kinesin_loader::OwnerLock;
 use tokio::{
@@ -40,6 +38,10 @@ use crate::{
     controller::Loop,
     endpoint::replay,
     engine::Engine,
+    ipam::{
+        self,
+        pool::{Known, PodFacts, PodTables},
+    },
     listing, publish, reconcile,
     selection::{self, Backends},
     store::{PeerRecord, Store},
@@ -85,14 +87,19 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 pub(crate) struct Watches {
     own_node: Table<OwnNode>,
     nodes: Table<ClusterNode>,
+    own_cilium_node: Table<OwnCiliumNode>,
+    /// Watched only for modes in which Pods name pools.
+    pods: Option<Arc<PodTables>>,
     server_version: RwLock<String>,
     cni_file: RwLock<Status>,
 }
 
 impl Watches {
     /// Whether each watch is kept up to date.
-    pub(crate) fn health(&self) -> [WatchHealth; 2] {
-        [self.own_node.health(), self.nodes.health()]
+    pub(crate) fn health(&self) -> Vec<WatchHealth> {
+        let mut all = vec![self.own_node.health(), self.nodes.health(), self.own_cilium_node.health()];
+        all.extend(self.pods.iter().flat_map(|tables| [tables.pods.health(), tables.namespaces.health()]));
+        all
     }
 
     /// `1.32 (v1.32.0) [linux/amd64]`; empty before the API server told.
@@ -108,6 +115,16 @@ impl Watches {
     /// The nodes that this node knows.
     pub(crate) fn nodes(&self) -> Vec<ClusterNode> {
         self.nodes.snapshot().items.values().cloned().collect()
+    }
+}
+
+/// Knows no Pod, and is never asked: the mode has no pools.
+#[derive(Debug)]
+struct NoPools;
+
+impl PodFacts for NoPools {
+    fn look_up(&self, _: &str, _: &str) -> Known {
+        Known::default()
     }
 }
 
@@ -133,16 +150,25 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
     if let Err(error) = config_watch::remember(&store, &config) {
         tracing::warn!(%error, "the accepted configuration is not saved");
     }
+    let pods = backends.ipam.preferred().source.has_pools().then(|| {
+        Arc::new(PodTables {
+            pods: kinesin_cluster::watch_local_pods(client.clone(), &node_name),
+            namespaces: kinesin_cluster::watch_namespaces(client.clone()),
+        })
+    });
+    let facts: Arc<dyn PodFacts> = pods.clone().map_or_else(|| Arc::new(NoPools) as _, |tables| tables as _);
     let watches = Arc::new(Watches {
         own_node: kinesin_cluster::watch_own_node(client.clone(), &node_name),
         nodes: kinesin_cluster::watch_cluster_nodes(client.clone()),
+        own_cilium_node: kinesin_cluster::watch_own_cilium_node(client.clone(), &node_name),
+        pods,
         server_version: RwLock::default(),
         cni_file: RwLock::new(Status {
             state: Word::Disabled,
             msg: "not written yet: the agent is starting".to_owned(),
         }),
     });
-    let engine = Arc::new(Engine::new(config, node_name, backends, store));
+    let engine = Arc::new(Engine::new(config, node_name, backends, store, facts));
     if let Some(reason) = refused {
         engine.degradation.write().unwrap_or_else(PoisonError::into_inner).refused = Some(reason);
     }
@@ -269,11 +295,17 @@ fn start_loops(
     }));
     forward(watches.own_node.clone(), &engine.wakes.datapath, tasks, stop);
     forward(watches.nodes.clone(), &engine.wakes.datapath, tasks, stop);
+    forward(watches.own_cilium_node.clone(), &engine.wakes.datapath, tasks, stop);
 
-    let (e, c) = (engine.clone(), client.clone());
+    let node = Arc::new(publish::Node::new(engine.clone(), client.clone()));
     tasks.spawn(spec(publish::NODE, &engine.wakes.node, PUBLISH_PERIOD).run(move || {
-        let (engine, client) = (e.clone(), c.clone());
-        async move { engine.publish_node(&client).await }
+        let node = node.clone();
+        async move { node.publish().await }
+    }));
+    let needs = Arc::new(ipam::publish::Needs::new(engine.clone(), client.clone()));
+    tasks.spawn(spec(ipam::publish::NAME, &engine.wakes.ipam, ipam::publish::PERIOD).run(move || {
+        let needs = needs.clone();
+        async move { needs.publish().await }
     }));
     let endpoints = Arc::new(publish::Endpoints::new(engine.clone(), client.clone()));
     tasks.spawn(spec(publish::ENDPOINTS, &engine.wakes.endpoints, PUBLISH_PERIOD).run(move || {
@@ -333,18 +365,27 @@ fn forward<T: Send + Sync + 'static>(
 async fn take_tables(engine: &Engine, watches: &Watches) {
     let own = watches.own_node.snapshot();
     let nodes = watches.nodes.snapshot();
+    let cilium = watches.own_cilium_node.snapshot();
     let mut state = engine.state().await;
-    if let Some(node) = own.items.get(&engine.node_name) {
-        let families = engine.config.families;
-        let usable = node.pod_cidrs.iter().filter(|cidr| families.contains(Family::of_net(cidr)));
-        let blocks: Vec<_> = usable.map(|cidr| Block { pool: "default".to_owned(), cidr: *cidr }).collect();
-        if !blocks.is_empty() {
-            state.given_blocks = blocks;
+    // One that cannot be read at all says nothing; what it said before holds.
+    if cilium.synced && cilium.rejected.is_empty() {
+        let own = cilium.items.get(&engine.node_name).cloned().unwrap_or_default();
+        if state.said.own.as_ref() != Some(&own) {
+            for problem in &own.problems {
+                tracing::warn!(problem, "an entry of this node's CiliumNode cannot be used");
+            }
+            state.said.own = Some(own);
         }
+    }
+    if let Some(node) = own.items.get(&engine.node_name) {
+        state.said.node_cidrs = Some(node.pod_cidrs.clone());
         state.node.internal_ips.clone_from(&node.internal_ips);
         state.node.uid.clone_from(&node.uid);
         state.node.labels.clone_from(&node.labels);
     }
+    ipam::publish::take(engine, &mut state);
+    // What is known now is enough to tell the cluster of this node, and the operator may have to hear of it first.
+    engine.wakes.node.notify_one();
     if nodes.synced {
         let peers = nodes.items.iter().filter(|(name, _)| **name != engine.node_name);
         let peers = peers.map(|(name, node)| {

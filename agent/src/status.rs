@@ -1,6 +1,9 @@
 //! The answer to `GET /v1/healthz`: the whole node in one value.
 
-use std::{collections::BTreeMap, sync::PoisonError};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::PoisonError,
+};
 
 use kinesin_agent_api::types::{IpamStatus, KubernetesStatus, RoutingStatus, State as Word, Status, StatusResponse};
 use kinesin_core::{
@@ -18,12 +21,11 @@ use crate::{
 pub(crate) async fn response(engine: &Engine, watches: &Watches) -> StatusResponse {
     // Counters are read from the kernel, which needs no turn of ours.
     let drops = drops(engine.backends.chassis.counters().await.unwrap_or_default());
-    let snapshot = engine.backends.ipam.snapshot();
     let state = engine.state().await;
     StatusResponse {
         cilium: agent(engine, &state),
         kubernetes: kubernetes(watches),
-        ipam: ipam(engine, &state, &snapshot),
+        ipam: ipam(engine, &state),
         routing: routing(engine, &state),
         cni_file: watches.cni_file(),
         controllers: engine.controllers.report(),
@@ -31,6 +33,7 @@ pub(crate) async fn response(engine: &Engine, watches: &Watches) -> StatusRespon
         backends: engine.config.selection.iter().map(|(role, name)| (role.to_string(), name.to_owned())).collect(),
         node_name: engine.node_name.clone(),
         drops,
+        refuses_add: refuses_add(engine),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
@@ -43,6 +46,12 @@ fn agent(engine: &Engine, state: &State) -> Status {
     let less = state.datapath.iter().flat_map(|found| found.chassis.degraded.iter().cloned());
     let messages: Vec<String> = degradation.into_iter().chain(less).collect();
     Status { state: Word::Ok, msg: messages.join("; ") }
+}
+
+/// Why the runtime shall hear that no ADD can be served, if the operator of the cluster wants it to hear that.
+fn refuses_add(engine: &Engine) -> Option<String> {
+    let lacking = engine.exhaustion.messages();
+    (engine.config.cni.status_on_exhaustion && !lacking.is_empty()).then(|| lacking.join("; "))
 }
 
 fn kubernetes(watches: &Watches) -> KubernetesStatus {
@@ -59,7 +68,10 @@ fn kubernetes(watches: &Watches) -> KubernetesStatus {
             ),
         },
     };
-    KubernetesStatus { status, k8s_api_versions: health.iter().map(|found| api_version(&found.what)).collect() }
+    let mut versions: Vec<String> = health.iter().map(|found| api_version(&found.what)).collect();
+    versions.sort();
+    versions.dedup();
+    KubernetesStatus { status, k8s_api_versions: versions }
 }
 
 /// `cilium.io/v2 CiliumNode` as `cilium/v2::CiliumNode`, `v1 Node` as `core/v1::Node`.
@@ -72,23 +84,67 @@ fn api_version(what: &str) -> String {
     format!("{version}::{kind}")
 }
 
-fn ipam(engine: &Engine, state: &State, snapshot: &IpamSnapshot) -> IpamStatus {
+fn ipam(engine: &Engine, state: &State) -> IpamStatus {
     let restored =
         |ip| state.endpoints.values().any(|running| running.restored && running.record.addresses().contains(&ip));
+    let modes = &engine.backends.ipam;
+    let snapshots = modes.snapshots();
+    let default_pool = default_pool(engine);
     let mut allocations = BTreeMap::new();
-    for lease in snapshot.leases.values() {
+    for lease in snapshots.iter().flat_map(|(_, snapshot)| snapshot.leases.values()) {
         for leased in &lease.addresses {
             let mark = if matches!(lease.owner, Owner::Pod { .. }) && restored(leased.ip) { " [restored]" } else { "" };
-            allocations.insert(leased.ip.to_string(), format!("{}{mark}", lease.owner));
+            // Cilium names the pool of an address unless it is the default one (reference 3.1).
+            let pool = &leased.block.pool;
+            let ip = if *pool == default_pool || pool == "default" {
+                leased.ip.to_string()
+            } else {
+                format!("{pool}/{}", leased.ip)
+            };
+            allocations.insert(ip, format!("{}{mark}", lease.owner));
         }
     }
-    let line = |family| engine.config.families.contains(family).then(|| allocated(snapshot, family));
+    let preferred = modes.preferred();
+    let empty = IpamSnapshot::default();
+    let of_preferred = snapshots.first().map_or(&empty, |(_, snapshot)| snapshot);
+    let line = |family| {
+        engine.config.families.contains(family).then(|| match preferred.source.has_pools() {
+            true => pools(of_preferred, family),
+            false => allocated(of_preferred, family),
+        })
+    };
+    let draining = snapshots.iter().filter(|(mode, _)| mode.name != preferred.name).map(|(mode, snapshot)| {
+        let families = Family::ALL.into_iter().filter(|family| has_family(snapshot, *family));
+        let parts: Vec<_> = families.map(|family| format!("{family}: {}", allocated(snapshot, family))).collect();
+        format!("{}: {}", mode.name, parts.join(", "))
+    });
     IpamStatus {
         mode: engine.config.selection.ipam.clone(),
         ipv4: line(Family::V4),
         ipv6: line(Family::V6),
         allocations,
+        draining: draining.collect(),
+        lacking: engine.exhaustion.messages(),
     }
+}
+
+/// The pool whose addresses are shown without its name: that of the router.
+fn default_pool(engine: &Engine) -> String {
+    let snapshot = engine.backends.ipam.preferred().ipam.snapshot();
+    let router = snapshot.leases.values().find(|lease| lease.owner == Owner::Router);
+    let pool = router.and_then(|lease| lease.addresses.first()).map(|leased| leased.block.pool.clone());
+    pool.unwrap_or_else(|| "default".to_owned())
+}
+
+fn has_family(snapshot: &IpamSnapshot, family: Family) -> bool {
+    snapshot.blocks.iter().any(|used| Family::of_net(&used.block.cidr) == family)
+}
+
+/// `2 IPAM pool(s) available`, as Cilium prints in multi-pool.
+fn pools(snapshot: &IpamSnapshot, family: Family) -> String {
+    let of_family = snapshot.blocks.iter().filter(|used| Family::of_net(&used.block.cidr) == family);
+    let pools: BTreeSet<_> = of_family.map(|used| &used.block.pool).collect();
+    format!("{} IPAM pool(s) available", pools.len())
 }
 
 /// `3/254 allocated from 10.244.0.0/24`; blocks that only keep old leases are named too.

@@ -30,8 +30,14 @@ pub(crate) struct Store {
 /// What the node was given and has published.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodeRecord {
-    /// Blocks that IPAM has accepted.
+    /// Registry name of the IPAM mode that the blocks were given to; empty in the files of the first version.
+    #[serde(default)]
+    pub(crate) mode: String,
+    /// Blocks that IPAM has accepted and may lease from. One that is given up is gone from here before the cluster is told.
     pub(crate) blocks: Vec<Block>,
+    /// Ranges of the Node object that were copied to the CiliumNode: those entries are this agent's to take out.
+    #[serde(default)]
+    pub(crate) node_cidrs: Vec<IpNet>,
     /// The node's addresses in Kubernetes.
     pub(crate) internal_ips: Vec<IpAddr>,
     /// Leases of the node's own: router and health.

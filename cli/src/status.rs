@@ -48,6 +48,12 @@ pub fn render(status: &StatusResponse, verbose: bool) -> String {
     line("CNI Config file:", &status.cni_file.msg);
     line("Cilium:", &agent(status));
     line("IPAM:", &ipam(status));
+    for mode in &status.ipam.draining {
+        line("IPAM draining:", mode);
+    }
+    for lack in &status.ipam.lacking {
+        line("IPAM lacking:", &lack.replace(['\n', '\t'], " "));
+    }
     if verbose {
         addresses(&mut text, status);
     }
@@ -208,6 +214,7 @@ mod tests {
                     ("172.20.42.28", "default/b [restored]"),
                     ("172.20.42.220", "kube-system/coredns-674b8bbfcf-xcvrr"),
                 ]),
+                ..IpamStatus::default()
             },
             routing: RoutingStatus {
                 network: "Native".to_owned(),
@@ -239,6 +246,7 @@ mod tests {
             node_name: "cilium-w1".to_owned(),
             drops: BTreeMap::from([("Invalid source ip".to_owned(), 7)]),
             version: "0.1.0".to_owned(),
+            ..StatusResponse::default()
         }
     }
 
@@ -291,6 +299,26 @@ Allocated addresses:
         assert!(found.contains(expected), "{found}");
         assert!(found.contains("  routing "), "{found}");
         assert!(found.contains("  Invalid source ip   7\n"), "{found}");
+    }
+
+    #[test]
+    fn several_blocks_pools_and_what_drains_or_lacks() {
+        let mut status = sample();
+        status.ipam.ipv4 = Some("9/12 allocated from 10.0.0.0/29, 10.0.0.8/29".to_owned());
+        status.ipam.allocations = text(&[("10.0.0.2", "router"), ("vac/10.100.0.3", "default/web")]);
+        status.ipam.draining = vec!["host_scope: IPv4: 2/254 allocated from 10.244.1.0/24".to_owned()];
+        status.ipam.lacking = vec!["range is full: pool \"vac\"".to_owned()];
+        let found = render(&status, true);
+        for expected in [
+            "IPAM:                   IPv4: 9/12 allocated from 10.0.0.0/29, 10.0.0.8/29, \n",
+            "IPAM draining:          host_scope: IPv4: 2/254 allocated from 10.244.1.0/24\n",
+            "IPAM lacking:           range is full: pool \"vac\"\n",
+            "  vac/10.100.0.3 (default/web)\n",
+        ] {
+            assert!(found.contains(expected), "{expected} is not in {found}");
+        }
+        status.ipam.ipv4 = Some("2 IPAM pool(s) available".to_owned());
+        assert_eq!(ipam(&status), "IPv4: 2 IPAM pool(s) available, ");
     }
 
     #[test]

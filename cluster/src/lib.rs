@@ -10,11 +10,18 @@ mod watch;
 mod writers;
 
 pub use connect::connect;
-pub use crd::{CiliumEndpoint, CiliumNode, crds, install_crds};
+pub use crd::{CiliumEndpoint, CiliumNode, CiliumPodIPPool, PodCIDRClaims, crds, install_crds};
 pub use error::{ApiFailure, ClusterError};
 pub use table::{Snapshot, Table, WatchHealth};
-pub use tables::{ClusterNode, LocalPod, OwnNode, watch_cluster_nodes, watch_local_pods, watch_own_node};
-pub use writers::{EndpointPublication, EndpointPublisher, NodePublication, publish_endpoints, publish_node};
+pub use tables::{
+    ClusterNamespace, ClusterNode, IPAM_MODE, LocalPod, OwnCiliumNode, OwnNode, PoolNeed,
+    watch_cluster_nodes, watch_local_pods, watch_namespaces, watch_own_cilium_node, watch_own_node,
+};
+pub use writers::{
+    EndpointPublication, EndpointPublisher, NodeIpamChange, NodePublication, publish_endpoints, publish_node,
+    update_node_ipam,
+};
+pub use watch::watch_all;
 
 /// Who the agent is in `managedFields`.
 pub const AGENT_MANAGER: &str = "kinesin-agent";

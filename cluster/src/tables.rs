@@ -2,6 +2,8 @@
 
 mod cluster_nodes;
 mod local_pods;
+mod namespaces;
+mod own_cilium_node;
 mod own_node;
 
 use std::net::IpAddr;
@@ -12,6 +14,9 @@ use serde::de::DeserializeOwned;
 
 pub use cluster_nodes::{ClusterNode, watch_cluster_nodes};
 pub use local_pods::{LocalPod, watch_local_pods};
+pub use namespaces::{ClusterNamespace, watch_namespaces};
+pub(crate) use own_cilium_node::read_own;
+pub use own_cilium_node::{IPAM_MODE, OwnCiliumNode, PoolNeed, watch_own_cilium_node};
 pub use own_node::{OwnNode, watch_own_node};
 
 /// One part of an untyped object as its type; an absent part is the type's default.
@@ -27,7 +32,7 @@ fn parse_ip(field: &str, text: &str) -> Result<IpAddr, String> {
 }
 
 /// A prefix; bits of the host are cut off, as Kubernetes does with pod CIDRs written by hand.
-fn parse_cidr(field: &str, text: &str) -> Result<IpNet, String> {
+pub(crate) fn parse_cidr(field: &str, text: &str) -> Result<IpNet, String> {
     let net: IpNet = text.parse().map_err(|_| format!("{field}: {text:?} is no CIDR"))?;
     Ok(net.trunc())
 }

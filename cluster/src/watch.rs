@@ -51,6 +51,19 @@ impl Source {
     }
 }
 
+/// Watches all objects of a kind in the whole cluster, each as `read` has it; what it refuses is among the rejected.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn watch_all<K, T, F>(client: kube::Client, read: F) -> Table<T>
+where
+    K: kube::Resource<DynamicType = ()>,
+    T: Clone + PartialEq + Send + Sync + 'static,
+    F: Fn(&DynamicObject) -> Result<T, String> + Send + Sync + 'static,
+{
+    watch(Source::new(client, &ApiResource::erase::<K>(&()), None), read)
+}
+
 /// Starts a task that keeps the returned table up to date and ends with its last clone.
 pub(crate) fn watch<T, F>(source: Source, read: F) -> Table<T>
 where

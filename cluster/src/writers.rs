@@ -2,11 +2,13 @@
 
 mod endpoints;
 mod node;
+mod node_ipam;
 
 use std::net::IpAddr;
 
 pub use endpoints::{EndpointPublication, EndpointPublisher, publish_endpoints};
 pub use node::{NodePublication, publish_node};
+pub use node_ipam::{NodeIpamChange, update_node_ipam};
 
 /// The first address of each family.
 fn of_families(addresses: &[IpAddr]) -> (Option<String>, Option<String>) {

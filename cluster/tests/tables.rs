@@ -53,9 +53,9 @@ async fn nodes_are_added_changed_and_removed() {
     publish_node(&cluster.client, &named("w1")).await.expect("published");
     publish_node(&cluster.client, &named("w2")).await.expect("published");
     until(&mut table, "two nodes", |content| content.items.len() == 2).await;
-    let changed = NodePublication { pod_cidrs: vec!["fd00::/64".parse().unwrap()], ..named("w1") };
+    let changed = NodePublication { router: vec!["fd00::7".parse().unwrap()], ..named("w1") };
     publish_node(&cluster.client, &changed).await.expect("published");
-    until(&mut table, "change", |content| content.items["w1"].pod_cidrs == changed.pod_cidrs).await;
+    until(&mut table, "change", |content| content.items["w1"].router == changed.router).await;
     let api: Api<CiliumNode> = Api::all(cluster.client.clone());
     api.delete("w1", &DeleteParams::default()).await.expect("deleted");
     until(&mut table, "removal", |content| content.items.keys().eq(["w2"])).await;

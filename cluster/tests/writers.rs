@@ -6,9 +6,10 @@ use std::net::IpAddr;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kinesin_cluster::{
-    CiliumEndpoint, CiliumNode, ClusterError, EndpointPublication, EndpointPublisher, NodePublication,
+    CiliumEndpoint, CiliumNode, ClusterError, EndpointPublication, EndpointPublisher, NodeIpamChange, NodePublication,
+    OwnCiliumNode, PoolNeed,
     crd::{Installed, SCHEMA_VERSION_LABEL},
-    install_crds, publish_endpoints, publish_node,
+    install_crds, publish_endpoints, publish_node, update_node_ipam,
 };
 use kube::{
     Api, ResourceExt,
@@ -49,7 +50,7 @@ fn node() -> NodePublication {
         internal_ips: vec![ip(W1), ip("fd00::1")],
         router: vec![ip("10.244.0.1")],
         health: vec![ip("10.244.0.9"), ip("fd00:10::9")],
-        pod_cidrs: vec!["10.244.0.0/24".parse().unwrap()],
+        ipam_mode: "cluster-pool".to_owned(),
         boot_id: "boot".to_owned(),
     }
 }
@@ -208,5 +209,61 @@ async fn kubectl_columns_are_those_of_cilium() {
         ("IPV6", &json!("fd00:10::7")),
     ];
     assert_eq!(row, expected);
+    cluster.down().await;
+}
+
+#[tokio::test]
+async fn addresses_are_decided_on_what_others_have_written_by_then() {
+    let mut cluster = Cluster::start().await;
+    install_crds(&cluster.client).await.expect("installed");
+    let now = "2026-01-01T00:00:00Z";
+    let missing = update_node_ipam(&cluster.client, "w1", now, |_| NodeIpamChange {
+        requested: Some(Vec::new()),
+        ..NodeIpamChange::default()
+    });
+    let error = missing.await.expect_err("there is no such object");
+    assert!(matches!(&error, ClusterError::Request { source, .. } if source.code() == Some(404)), "{error}");
+    publish_node(&cluster.client, &node()).await.expect("published");
+
+    // Both writers at once, many times: an entry of each must survive every write of the other.
+    let cidr =
+        |side: usize, number: usize| -> ipnet::IpNet { format!("10.{side}.{number}.0/24").parse().expect("a network") };
+    let add = async |side: usize| {
+        for number in 0..10 {
+            let wanted = cidr(side, number);
+            let decide = |found: &OwnCiliumNode| NodeIpamChange {
+                add_pod_cidrs: (!found.pod_cidrs.contains(&wanted)).then_some(wanted).into_iter().collect(),
+                ..NodeIpamChange::default()
+            };
+            update_node_ipam(&cluster.client, "w1", now, decide).await.expect("written");
+        }
+    };
+    tokio::join!(add(1), add(2));
+    let api: Api<CiliumNode> = Api::all(cluster.client.clone());
+    let listed = api.get("w1").await.expect("there").spec.ipam.and_then(|ipam| ipam.pod_cidrs).unwrap_or_default();
+    assert_eq!(listed.len(), 20, "{listed:?}");
+    // The publication of everything else leaves them alone.
+    publish_node(&cluster.client, &NodePublication { boot_id: "other".to_owned(), ..node() }).await.expect("published");
+    let object = api.get("w1").await.expect("there");
+    assert_eq!(object.spec.ipam.and_then(|ipam| ipam.pod_cidrs), Some(listed));
+    assert_eq!(object.metadata.annotations.expect("annotations")["ipam.kinesin.io/mode"], "cluster-pool");
+
+    let change = NodeIpamChange {
+        remove_pod_cidrs: (0..10).map(|number| cidr(1, number)).collect(),
+        requested: Some(vec![PoolNeed { pool: "default".to_owned(), ipv4: 16, ipv6: 0 }]),
+        cidr_status: Some([("10.2.0.0/24".to_owned(), "in-use".to_owned())].into()),
+        ..NodeIpamChange::default()
+    };
+    let once = |found: &OwnCiliumNode| {
+        if found.requested.is_empty() { change.clone() } else { NodeIpamChange::default() }
+    };
+    assert_eq!(update_node_ipam(&cluster.client, "w1", now, once).await.expect("written"), 2, "spec and status");
+    assert_eq!(update_node_ipam(&cluster.client, "w1", now, once).await.expect("nothing to do"), 0);
+    let object = api.get("w1").await.expect("there");
+    let ipam = object.spec.ipam.expect("addresses");
+    assert_eq!(ipam.pod_cidrs.map(|list| list.len()), Some(10));
+    assert!(ipam.pools.is_some_and(|pools| pools.requested.is_some()));
+    let states = object.status.and_then(|status| status.ipam).and_then(|ipam| ipam.pod_cidrs).expect("states");
+    assert_eq!(states["10.2.0.0/24"].status.as_deref(), Some("in-use"));
     cluster.down().await;
 }

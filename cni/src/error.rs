@@ -81,10 +81,10 @@ pub enum CniError {
         reason: String,
     },
     /// The agent has no address left.
-    #[error("unable to allocate IP via local cilium agent: [POST /ipam][502] postIpamFailure \"{reason}\"")]
+    #[error("unable to allocate IP via local cilium agent: [POST /ipam][502] postIpamFailure {reason:?}")]
     Exhausted {
-        /// `range is full` or `all pod CIDR ranges are exhausted`.
-        reason: &'static str,
+        /// `range is full`, `all pod CIDR ranges are exhausted`, or which pool the node has nothing of.
+        reason: String,
         /// The agent's own words.
         message: String,
     },
@@ -239,7 +239,13 @@ impl CniError {
         match source {
             ClientError::Refused { body, .. } if body.kind == ErrorKind::Exhausted => {
                 let all = "all pod CIDR ranges are exhausted";
-                let reason = if body.message.contains(all) { all } else { "range is full" };
+                let not_available = "pool not (yet) available";
+                let reason = match body.message.split_once(not_available) {
+                    // Pool and family stand before it, as in Cilium's words.
+                    Some((before, _)) => format!("{before}{not_available}"),
+                    None if body.message.contains(all) => all.to_owned(),
+                    None => "range is full".to_owned(),
+                };
                 Self::Exhausted { reason, message: body.message }
             }
             ClientError::Connect { .. } => Self::Agent { what: "unable to connect to Cilium agent", source },
@@ -328,6 +334,10 @@ mod tests {
         assert_eq!((error.code(), error.details().contains("6 of 6 leased")), (11, true));
         let error = refused(ErrorKind::Exhausted, "pool x: all pod CIDR ranges are exhausted");
         assert!(error.to_string().ends_with("postIpamFailure \"all pod CIDR ranges are exhausted\""));
+        let missing = "unable to allocate from pool \"vac\" (family ipv4): pool not (yet) available";
+        let error = refused(ErrorKind::Exhausted, &format!("{missing}: node \"w1\" has no block of it; create it"));
+        assert!(error.to_string().ends_with(&format!("postIpamFailure {missing:?}")), "{error}");
+        assert!(error.details().ends_with("create it"));
     }
 
     #[test]

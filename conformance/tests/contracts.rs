@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
+use kinesin_cluster_pool as _;
 use kinesin_host_scope as _;
+use kinesin_multi_pool as _;
 use kinesin_native_routing as _;
 
 fn main() -> ExitCode {

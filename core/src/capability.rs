@@ -23,6 +23,12 @@ impl Capability {
     pub const IPV6: Self = Self("ipv6");
     /// Leases from pools that requests choose by name, not from `default` alone.
     pub const NAMED_POOLS: Self = Self("named-pools");
+    /// IPAM whose blocks are the pod CIDRs of the Node object.
+    pub const BLOCKS_NODE_POD_CIDRS: Self = Self("blocks:node-pod-cidrs");
+    /// IPAM whose blocks are the pod CIDRs that the operator gives to the node.
+    pub const BLOCKS_GIVEN_POD_CIDRS: Self = Self("blocks:given-pod-cidrs");
+    /// IPAM whose blocks are cut from pools by the operator.
+    pub const BLOCKS_GIVEN_POOLS: Self = Self("blocks:given-pools");
 }
 
 impl fmt::Display for Capability {

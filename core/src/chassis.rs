@@ -91,7 +91,8 @@ pub struct NodeSpec {
     pub addresses: Vec<IpAddr>,
     /// Addresses of the other nodes: their tunnel ports are closed to pods.
     pub peer_addresses: Vec<IpAddr>,
-    /// Router addresses, one per family; they live on `cilium_host`.
+    /// Router addresses, which live on `cilium_host`: the first of each family is the one in use, others are kept for
+    /// sockets that use them still.
     pub router: Vec<IpAddr>,
     /// The node's pod CIDRs.
     pub pod_cidrs: Vec<IpNet>,

@@ -1,12 +1,15 @@
 //! The trait that leases pod addresses on a node.
 
-use std::{collections::BTreeMap, fmt, io, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, fmt, io, net::IpAddr, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::values::{Families, Family};
+use crate::{
+    capability::Capability,
+    values::{Families, Family},
+};
 
 /// Leases pod addresses on this node.
 ///
@@ -25,7 +28,17 @@ use crate::values::{Families, Family};
 /// - IPAM-9: reserved addresses are never leased.
 /// - IPAM-10: `retire` answers `InUse` while a lease is left, and otherwise leaves nothing behind.
 /// - IPAM-11: a new address comes from a block of the requested pool, or of the mode's default pool when none is
-///   requested; a pool without blocks answers `UnknownPool` or `NotReady`, and nothing is leased.
+///   requested; a pool without blocks answers `UnknownPool`, `NotReady` or `PoolNotReady`, and nothing is leased.
+/// - IPAM-12: `demand` counts per pool and family every leased address as `in_use`, and as `waiting` every owner whose
+///   last `allocate` found no address there: once per owner, whatever attachments it tried with, until it gets one or
+///   [`WAITING_EXPIRES`] has passed. Asking changes nothing.
+/// - IPAM-13: no lease is of a block that `give_back` has answered, and none is given from it afterwards, although later
+///   states name it still; it is answered again and again until a state does not name it.
+/// - IPAM-14: the blocks that `give_back` leaves to a pool and family can lease as many addresses as `demand` wants there,
+///   or it has taken none of them: asking and giving back do not chase each other.
+/// - IPAM-15: a block that was given back, left the state and came again gives leases like any other.
+///
+/// A mode that takes whatever blocks it is given leaves the last four to the trait.
 #[async_trait]
 pub trait Ipam: fmt::Debug + Send + Sync + 'static {
     /// Takes over the blocks that this node may lease from.
@@ -37,7 +50,8 @@ pub trait Ipam: fmt::Debug + Send + Sync + 'static {
     /// Leases one address per requested family.
     ///
     /// # Errors
-    /// `Exhausted`, `UnknownPool`, `NotReady` before the first `apply`.
+    /// `Exhausted`, `UnknownPool`, `NotReady` before the first `apply`; `PoolNotReady` for a pool of which a node has
+    /// nothing until it asks.
     async fn allocate(&self, request: &AllocateRequest) -> Result<Lease, IpamError>;
 
     /// Takes a lease of an earlier run of the agent back as it was.
@@ -54,6 +68,21 @@ pub trait Ipam: fmt::Debug + Send + Sync + 'static {
 
     /// What is leased, and from what.
     fn snapshot(&self) -> IpamSnapshot;
+
+    /// What the node needs of each pool, for whoever hands out blocks; empty in a mode that asks for nothing.
+    fn demand(&self) -> Demand {
+        Demand::default()
+    }
+
+    /// Gives up blocks that the node does not need; the answer is every block of the applied state that it has given up.
+    ///
+    /// Not to be called before all leases of an earlier run are restored.
+    ///
+    /// # Errors
+    /// Only what keeps the backend from recording it.
+    async fn give_back(&self) -> Result<Vec<Block>, IpamError> {
+        Ok(Vec::new())
+    }
 
     /// Removes what the backend keeps on the node.
     ///
@@ -80,6 +109,82 @@ pub struct Block {
     pub pool: String,
     /// The range.
     pub cidr: IpNet,
+}
+
+/// How long an owner that found no address counts as waiting: a Pod that still wants one is tried again far sooner.
+pub const WAITING_EXPIRES: Duration = Duration::from_secs(300);
+
+/// What a node needs of the pools.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// By pool, then family; pools of which nothing is needed are left out.
+    pub pools: Vec<PoolDemand>,
+    /// Why the mode asks for nothing beyond what it was given, and how to change that; absent when it does ask.
+    pub bounded: Option<String>,
+}
+
+/// What a node needs of one pool in one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolDemand {
+    /// The pool.
+    pub pool: String,
+    /// The family.
+    pub family: Family,
+    /// Addresses leased.
+    pub in_use: u64,
+    /// Owners that found no address.
+    pub waiting: u64,
+    /// Addresses that the node wants to have in all, those in use included.
+    pub wanted: u64,
+}
+
+impl Demand {
+    /// What is needed of a pool in a family.
+    #[must_use]
+    pub fn of(&self, pool: &str, family: Family) -> Option<&PoolDemand> {
+        self.pools.iter().find(|found| found.pool == pool && found.family == family)
+    }
+}
+
+/// Where the blocks of a mode come from. A backend says it by one of the `blocks:` capabilities that it provides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlockSource {
+    /// The ranges that Kubernetes gives to the node (Node `spec.podCIDRs`).
+    NodePodCidrs,
+    /// The ranges that the operator gives to the node (CiliumNode `spec.ipam.podCIDRs`).
+    GivenPodCidrs,
+    /// The ranges of pools that the operator gives to the node (CiliumNode `spec.ipam.pools`).
+    GivenPools,
+}
+
+impl BlockSource {
+    /// The source that a backend with these capabilities takes its blocks from; one that names none takes the Node's.
+    #[must_use]
+    pub fn of(provides: &[Capability]) -> Self {
+        if provides.contains(&Capability::BLOCKS_GIVEN_POOLS) {
+            Self::GivenPools
+        } else if provides.contains(&Capability::BLOCKS_GIVEN_POD_CIDRS) {
+            Self::GivenPodCidrs
+        } else {
+            Self::NodePodCidrs
+        }
+    }
+
+    /// Cilium's word for modes of this source: the operator serves nodes by it.
+    #[must_use]
+    pub fn mode(self) -> &'static str {
+        match self {
+            Self::NodePodCidrs => "kubernetes",
+            Self::GivenPodCidrs => "cluster-pool",
+            Self::GivenPools => "multi-pool",
+        }
+    }
+
+    /// Whether a Pod may name a pool.
+    #[must_use]
+    pub fn has_pools(self) -> bool {
+        self == Self::GivenPools
+    }
 }
 
 /// Who holds an address.
@@ -167,6 +272,23 @@ pub struct IpamSnapshot {
     pub leases: BTreeMap<String, Lease>,
 }
 
+impl IpamSnapshot {
+    /// Whether there is neither a block nor a lease.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.leases.is_empty()
+    }
+
+    /// Leased addresses and capacity of a pool and family; of the capacity only what gives new leases.
+    #[must_use]
+    pub fn totals(&self, pool: &str, family: Family) -> (u64, u64) {
+        let of_pool = self.blocks.iter().filter(|used| used.block.pool == pool && Family::of_net(&used.block.cidr) == family);
+        of_pool.fold((0, 0), |(leased, capacity), used| {
+            (leased + used.leased, capacity + if used.draining { 0 } else { used.capacity })
+        })
+    }
+}
+
 /// Use of one block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockUse {
@@ -206,6 +328,14 @@ pub enum IpamError {
         family: Family,
         /// Who should provide it.
         expected_from: String,
+    },
+    /// The node has no block of a pool yet. The words after "unable" are Cilium's, which users search for.
+    #[error("unable to allocate from pool {pool:?} (family {}): pool not (yet) available", word(.family))]
+    PoolNotReady {
+        /// The pool.
+        pool: String,
+        /// The family.
+        family: Family,
     },
     /// The mode has no such pool.
     #[error("pool {pool:?} does not exist in mode {mode:?}; use one of {known:?}")]
@@ -264,6 +394,42 @@ impl IpamError {
     /// Whether the same call may succeed later without a change of its arguments.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Exhausted { .. } | Self::NotReady { .. } | Self::InUse { .. } | Self::Store { .. })
+        matches!(
+            self,
+            Self::Exhausted { .. }
+                | Self::NotReady { .. }
+                | Self::PoolNotReady { .. }
+                | Self::InUse { .. }
+                | Self::Store { .. }
+        )
+    }
+}
+
+/// A family as Cilium writes it in errors.
+fn word(family: &Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_follows_from_what_a_backend_provides() {
+        let families = [Capability::IPV4, Capability::IPV6];
+        assert_eq!(BlockSource::of(&families), BlockSource::NodePodCidrs);
+        let given = [Capability::IPV4, Capability::BLOCKS_GIVEN_POD_CIDRS];
+        assert_eq!(BlockSource::of(&given).mode(), "cluster-pool");
+        assert!(BlockSource::of(&[Capability::BLOCKS_GIVEN_POOLS]).has_pools());
+    }
+
+    #[test]
+    fn missing_pool_reads_as_cilium_writes_it() {
+        let error = IpamError::PoolNotReady { pool: "vac".to_owned(), family: Family::V4 };
+        let expected = "unable to allocate from pool \"vac\" (family ipv4): pool not (yet) available";
+        assert_eq!((error.to_string().as_str(), error.retryable()), (expected, true));
     }
 }

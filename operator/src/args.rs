@@ -6,13 +6,14 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use kinesin_core::config::{Config, Sources};
 
-use crate::{election::Timing, operator::Settings};
+use crate::{election::Timing, ipam::IpamSettings, operator::Settings, reload};
 
 /// What is once per cluster: resource definitions and the collection of what nodes left behind.
 #[derive(Debug, Parser)]
 #[command(name = "kinesin-operator", version)]
 pub struct Args {
-    /// The mounted ConfigMap cilium-config; of it, k8s-kubeconfig-path and k8s-api-server count, and flags win over them.
+    /// The mounted ConfigMap cilium-config: the way to the API server, over which flags win, and what nodes get addresses
+    /// of. Its changes are followed.
     #[arg(long, value_name = "DIRECTORY")]
     pub config_dir: Option<PathBuf>,
     /// Kubeconfig file; without it, the service account of the Pod is used.
@@ -82,10 +83,15 @@ impl Args {
         Ok(ApiServer { kubeconfig: self.kubeconfig.clone().or(kubeconfig), url: self.k8s_api_server.clone().or(url) })
     }
 
+    /// What nodes get addresses of, by the ConfigMap; without one, what Kubernetes gives them.
+    fn ipam(&self) -> anyhow::Result<IpamSettings> {
+        self.config_dir.clone().map_or_else(|| Ok(IpamSettings::default()), reload::load)
+    }
+
     /// The checked settings.
     ///
     /// # Errors
-    /// For durations that cannot elect a leader.
+    /// For durations that cannot elect a leader, and for values of the ConfigMap that cannot be used.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         let timing = Timing {
             lease: self.leader_election_lease_duration,
@@ -104,6 +110,8 @@ impl Args {
             timing,
             nodes_interval: interval(self.nodes_gc_interval),
             endpoints_interval: interval(self.cilium_endpoint_gc_interval),
+            ipam: self.ipam()?,
+            config_dir: self.config_dir.clone(),
             grace: self.gc_grace,
             install_crds: !self.skip_crd_creation,
             health_address: self.operator_api_serve_addr.clone(),
@@ -122,7 +130,7 @@ fn own_name() -> anyhow::Result<String> {
 }
 
 /// As Go writes them: `15s`, `1m30s`, `5m0s`, `200ms`, and `0`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }

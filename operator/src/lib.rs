@@ -4,7 +4,9 @@ mod args;
 mod collect;
 mod election;
 mod http;
+mod ipam;
 mod operator;
+mod reload;
 mod state;
 
 use anyhow::Context;
@@ -13,7 +15,8 @@ use tracing_subscriber::EnvFilter;
 
 pub use args::{ApiServer, Args};
 pub use election::Timing;
-pub use operator::{Operator, Settings};
+pub use ipam::IpamSettings;
+pub use operator::{Operator, Settings, Writes};
 
 /// Runs until SIGTERM or SIGINT, then gives the lease back.
 ///

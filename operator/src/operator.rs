@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -18,6 +19,8 @@ use crate::{
     collect::{Collector, EndpointCollector, NodeCollector, Scoped},
     election::{Elector, Holder, LEASE, Timing},
     http,
+    ipam::{self, IpamSettings},
+    reload,
     state::{Collected, State},
 };
 
@@ -39,12 +42,35 @@ pub struct Settings {
     pub endpoints_interval: Option<Duration>,
     /// For how long an object must have been found orphaned before it is deleted.
     pub grace: Duration,
+    /// What nodes get addresses of.
+    pub ipam: IpamSettings,
+    /// The mounted ConfigMap, which is followed.
+    pub config_dir: Option<PathBuf>,
     /// Whether the definitions are installed.
     pub install_crds: bool,
     /// Address of the health port.
     pub health_address: String,
     /// Address of the metrics port, if there is one.
     pub metrics_address: Option<String>,
+}
+
+/// Requests of IPAM, counted since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Writes {
+    /// Writes of PodCIDRClaims.
+    pub claims: u64,
+    /// Writes of the lists of CiliumNodes.
+    pub nodes: u64,
+    /// Writes of the status of CiliumNodes.
+    pub reports: u64,
+    /// CiliumNodes read and written so that nobody can publish by an old version.
+    pub fences: u64,
+    /// Reads.
+    pub reads: u64,
+    /// Writes that were refused because another had written.
+    pub conflicts: u64,
+    /// Requests that failed otherwise.
+    pub failures: u64,
 }
 
 /// A running replica. Dropping it stops it at once, as a kill does: the lease is not given back.
@@ -81,7 +107,13 @@ impl Operator {
             metrics = Some(bound);
         }
         let (stop, stopping) = watch::channel(false);
-        let election = tokio::spawn(elect(client, settings, Arc::clone(&state), stopping));
+        let (ipam, follow) = watch::channel(settings.ipam.clone());
+        match &settings.config_dir {
+            Some(directory) => drop(ports.spawn(reload::follow(directory.clone(), ipam, Arc::clone(&state)))),
+            // Kept, so that there is somebody who could send.
+            None => drop(ports.spawn(async move { ipam.closed().await })),
+        }
+        let election = tokio::spawn(elect(client, settings, follow, Arc::clone(&state), stopping));
         Ok(Self { health, metrics, stop, election, ports, state })
     }
 
@@ -103,6 +135,21 @@ impl Operator {
         self.state.leader.load(Relaxed)
     }
 
+    /// Requests of IPAM so far.
+    #[must_use]
+    pub fn writes(&self) -> Writes {
+        let written = &self.state.ipam.written;
+        Writes {
+            claims: written.claims.load(Relaxed),
+            nodes: written.nodes.load(Relaxed),
+            reports: written.reports.load(Relaxed),
+            fences: written.fences.load(Relaxed),
+            reads: written.reads.load(Relaxed),
+            conflicts: written.conflicts.load(Relaxed),
+            failures: written.failures.load(Relaxed),
+        }
+    }
+
     /// Stops the work, then gives the lease back.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
@@ -113,7 +160,13 @@ impl Operator {
     }
 }
 
-async fn elect(client: Client, settings: Settings, state: Arc<State>, mut stopping: watch::Receiver<bool>) {
+async fn elect(
+    client: Client,
+    settings: Settings,
+    ipam: watch::Receiver<IpamSettings>,
+    state: Arc<State>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let timing = settings.timing;
     let mut elector = Elector::new(client.clone(), &settings.namespace, &settings.identity, timing);
     tracing::info!(
@@ -128,12 +181,13 @@ async fn elect(client: Client, settings: Settings, state: Arc<State>, mut stoppi
             _ = stopping.wait_for(|stop| *stop) => break,
         };
         tracing::info!("leading");
+        state.set_term_end(won + timing.renew);
         state.leader.store(true, Relaxed);
         state.terms.fetch_add(1, Relaxed);
         // Whichever ends first drops the others, so no work goes on without the lease.
         let stopped = tokio::select! {
             () = renew(&mut elector, timing, &state, won) => false,
-            () = lead(&client, &settings, &state) => false,
+            () = lead(&client, &settings, &ipam, &state) => false,
             _ = stopping.wait_for(|stop| *stop) => true,
         };
         state.leader.store(false, Relaxed);
@@ -179,7 +233,10 @@ async fn renew(elector: &mut Elector, timing: Timing, state: &State, mut renewed
         let before = Instant::now();
         let deadline = renewed + timing.renew;
         match tokio::time::timeout_at(deadline, elector.take()).await {
-            Ok(Ok(Holder::Us)) => renewed = before,
+            Ok(Ok(Holder::Us)) => {
+                renewed = before;
+                state.set_term_end(renewed + timing.renew);
+            }
             Ok(Ok(Holder::Other(holder))) => {
                 tracing::warn!(holder, "the lease was lost");
                 return;
@@ -198,7 +255,7 @@ async fn renew(elector: &mut Elector, timing: Timing, state: &State, mut renewed
 }
 
 /// The work of a leader. Never ends by itself.
-async fn lead(client: &Client, settings: &Settings, state: &State) {
+async fn lead(client: &Client, settings: &Settings, ipam: &watch::Receiver<IpamSettings>, state: &Arc<State>) {
     if settings.install_crds {
         while let Err(error) = define(client).await {
             tracing::warn!(error = error.line(), "cannot install the definitions");
@@ -214,7 +271,7 @@ async fn lead(client: &Client, settings: &Settings, state: &State) {
         settings,
         &state.endpoints,
     );
-    tokio::join!(nodes, endpoints);
+    tokio::join!(nodes, endpoints, ipam::run(client, ipam.clone(), state));
 }
 
 async fn define(client: &Client) -> Result<(), kinesin_cluster::ClusterError> {

@@ -17,7 +17,7 @@ use kinesin_apiserver::{ApiServer, Config};
 use kinesin_cluster::{
     CiliumEndpoint, CiliumNode, EndpointPublication, NodePublication, install_crds, publish_endpoints, publish_node,
 };
-use kinesin_operator::{Operator, Settings, Timing};
+use kinesin_operator::{IpamSettings, Operator, Settings, Timing};
 use kube::{
     Api, Client,
     api::{DeleteParams, PostParams},
@@ -46,6 +46,8 @@ fn settings(identity: &str) -> Settings {
         timing: Timing { lease: LEASE_DURATION, renew: Duration::from_millis(1200), retry: Duration::from_millis(100) },
         nodes_interval: Some(Duration::from_millis(100)),
         endpoints_interval: Some(Duration::from_millis(100)),
+        ipam: IpamSettings::default(),
+        config_dir: None,
         grace: Duration::from_millis(500),
         install_crds: true,
         health_address: "127.0.0.1:0".to_owned(),

@@ -243,6 +243,9 @@ pub struct StatusResponse {
     pub node_name: String,
     /// Per drop reason: packets since the maps were made.
     pub drops: BTreeMap<String, u64>,
+    /// Why CNI STATUS shall say that no ADD can be served; only with `cni-status-on-exhaustion`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuses_add: Option<String>,
     /// Version of the agent.
     pub version: String,
 }
@@ -291,8 +294,14 @@ pub struct IpamStatus {
     pub ipv4: Option<String>,
     /// The same for IPv6.
     pub ipv6: Option<String>,
-    /// Address to owner: `router`, `health`, `NAMESPACE/POD`, with ` [restored]` after a restart.
+    /// Address, with `POOL/` before it unless that is the default one, to owner: `router`, `health`, `NAMESPACE/POD`, with ` [restored]` after a restart.
     pub allocations: BTreeMap<String, String>,
+    /// Modes that only keep old leases, such as `host_scope: IPv4: 2/254 allocated from 10.244.0.0/24`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub draining: Vec<String>,
+    /// Pools without a free address, each with what to do about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<String>,
 }
 
 /// How packets reach other nodes.

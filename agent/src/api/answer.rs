@@ -40,13 +40,14 @@ impl From<EngineError> for Refused {
     fn from(error: EngineError) -> Self {
         let (status, kind) = match &error {
             EngineError::Starting(_)
+            | EngineError::UnknownPod(_)
             | EngineError::Ipam(IpamError::NotReady { .. })
             | EngineError::Chassis(ChassisError::NotReady) => (StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unavailable),
             EngineError::Request(_) => (StatusCode::BAD_REQUEST, ErrorKind::Invalid),
             EngineError::NoEndpoint(_) => (StatusCode::NOT_FOUND, ErrorKind::NotFound),
             EngineError::DeviceTaken { .. } => (StatusCode::CONFLICT, ErrorKind::Conflict),
             // Cilium answers 502 when an address cannot be allocated.
-            EngineError::Ipam(IpamError::Exhausted { .. }) | EngineError::NoNumber => {
+            EngineError::NoAddress { .. } | EngineError::Ipam(IpamError::Exhausted { .. }) | EngineError::NoNumber => {
                 (StatusCode::BAD_GATEWAY, ErrorKind::Exhausted)
             }
             _ => (StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Internal),
@@ -91,10 +92,12 @@ mod tests {
 
     #[test]
     fn exhaustion_is_told_apart_and_keeps_its_words() {
-        let error = IpamError::Exhausted { pool: "default".to_owned(), family: Family::V4, leased: 6, capacity: 6 };
-        let refused = Refused::from(EngineError::from(error));
+        let refusal = IpamError::Exhausted { pool: "default".to_owned(), family: Family::V4, leased: 6, capacity: 6 };
+        let message = "range is full: pool \"default\" of node \"w1\" has no free address; delete pods".to_owned();
+        let refused = Refused::from(EngineError::NoAddress { message, refusal });
         assert_eq!((refused.status, refused.body.kind), (StatusCode::BAD_GATEWAY, ErrorKind::Exhausted));
         assert!(refused.body.message.starts_with("range is full: "), "{}", refused.body.message);
+        assert!(refused.body.message.ends_with("; delete pods"), "told once: {}", refused.body.message);
     }
 
     #[test]

@@ -4,13 +4,24 @@
 //! endpoint that the next start restores or, if its device is gone, removes; a crash before it leaves nothing, since
 //! leases live in memory until then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kinesin_agent_api::types::{EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointGcRequest, EndpointState};
-use kinesin_core::{chassis::ChassisError, ipam::Block, values::EndpointId};
+use kinesin_core::{
+    chassis::ChassisError,
+    ipam::{Block, IpamDesired, Lease, Owner},
+    values::EndpointId,
+};
+use tokio::time::{Instant, timeout_at};
 
 use super::{Record, Running, attachment, check, owner, selector::Selector};
-use crate::engine::{Engine, EngineError, State};
+use crate::{
+    engine::{Engine, EngineError, State},
+    ipam::{
+        lease::BLOCK_WITHIN,
+        pool::{self, PoolChoice},
+    },
+};
 
 /// What a create request led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +34,45 @@ pub(crate) enum Created {
 
 impl Engine {
     /// Leases, saves and attaches an endpoint; repeating the request gives the same answer.
+    ///
+    /// Waits a moment, out of everybody's way, for a block that is on its way.
     pub(crate) async fn create(&self, request: EndpointChangeRequest) -> Result<(Running, Created), EngineError> {
         check(&request)?;
+        let pools = self.pools_of(&request).await?;
+        let deadline = Instant::now() + BLOCK_WITHIN;
+        let mut space = self.space.subscribe();
+        loop {
+            space.mark_unchanged();
+            let refusal = match self.try_create(&request, &pools).await {
+                Err(EngineError::Ipam(refusal)) => refusal,
+                other => return other,
+            };
+            let is_coming = self.is_on_its_way(&refusal, &*self.state().await);
+            // The sender lives as long as the engine.
+            let is_late = Instant::now() >= deadline;
+            if !is_coming || is_late || timeout_at(deadline, space.changed()).await.is_err() {
+                return Err(self.no_address(refusal, &*self.state().await));
+            }
+        }
+    }
+
+    /// The pools that the Pod and its namespace name, in a mode that has pools.
+    async fn pools_of(&self, request: &EndpointChangeRequest) -> Result<PoolChoice, EngineError> {
+        let Owner::Pod { namespace, name } = owner(request) else { return Ok(PoolChoice::default()) };
+        if !self.backends.ipam.preferred().source.has_pools() {
+            return Ok(PoolChoice::default());
+        }
+        Ok(pool::choose(self.pods.as_ref(), &namespace, &name, &request.k8s_uid).await?)
+    }
+
+    async fn try_create(
+        &self,
+        request: &EndpointChangeRequest,
+        pools: &PoolChoice,
+    ) -> Result<(Running, Created), EngineError> {
         let mut state = self.state().await;
         state.datapath(&self.controllers)?;
+        let request = request.clone();
         let key = attachment(&request);
         if let Some(existing) = state.endpoints.values().find(|found| found.record.attachment() == key) {
             if existing.record.request == request && existing.state == EndpointState::Ready {
@@ -46,7 +92,7 @@ impl Engine {
             });
         }
         let id = state.free_number()?;
-        let lease = self.lease(&key, owner(&request)).await?;
+        let lease = self.lease_pools(&key, &owner(&request), pools).await?;
         let networking = state.datapath(&self.controllers)?.networking(&lease, request.host_mac.clone());
         let record = Record { id, request, lease, networking };
         let installed = self.install(&record).await;
@@ -79,7 +125,7 @@ impl Engine {
         if let Err(error) = self.store.remove_endpoint(record.id) {
             tracing::warn!(endpoint = %record.id, %error, "cannot forget after a failed ADD");
         }
-        if let Err(error) = self.backends.ipam.release(&record.attachment()).await {
+        if let Err(error) = self.release(&record.lease).await {
             tracing::warn!(endpoint = %record.id, %error, "cannot release after a failed ADD");
         }
     }
@@ -170,13 +216,22 @@ impl Engine {
                 }
             }
         }
-        self.backends.ipam.release(&record.attachment()).await?;
+        self.release(&record.lease).await?;
         state.endpoints.remove(&id);
         tracing::info!(endpoint = %id, owner = %record.lease.owner, "endpoint removed");
         if let Err(error) = self.store.remove_endpoint(id) {
             // Its device goes with the pod, and the next start removes an endpoint without a device.
             tracing::warn!(endpoint = %id, %error, "its file is left");
         }
+        Ok(())
+    }
+
+    /// Gives a lease back to its own mode.
+    pub(crate) async fn release(&self, lease: &Lease) -> Result<(), EngineError> {
+        if let Some(ended) = self.backends.ipam.release(&lease.mode, &lease.attachment).await? {
+            self.counters.released(&ended);
+        }
+        self.space_changed();
         Ok(())
     }
 
@@ -187,32 +242,31 @@ impl Engine {
         let mut state = self.state().await;
         state.resumed = saved.is_some();
         state.node = saved.unwrap_or_default();
-        // Leases may come from blocks that the node no longer has; those must be known for them to be restored.
-        let leased = records.iter().map(|record| &record.lease).chain(&state.node.leases);
-        let mut blocks = state.node.blocks.clone();
-        let more: Vec<Block> =
-            leased.flat_map(|lease| lease.addresses.iter().map(|found| found.block.clone())).collect();
-        for block in more {
-            if !blocks.contains(&block) {
-                blocks.push(block);
-            }
+        let leases: Vec<Lease> =
+            records.iter().map(|record| &record.lease).chain(&state.node.leases).cloned().collect();
+        if let (true, Some(first)) = (state.node.mode.is_empty(), leases.first()) {
+            // A file of the first version, which had one mode.
+            state.node.mode.clone_from(&first.mode);
         }
-        if !blocks.is_empty() {
-            let desired = kinesin_core::ipam::IpamDesired { blocks, ..Default::default() };
-            if let Err(error) = self.backends.ipam.apply(&desired).await {
-                tracing::warn!(%error, "the blocks of the earlier run cannot be used");
-            }
+        self.prepare_blocks(&state, &leases).await;
+        let preferred = &self.backends.ipam.preferred().name;
+        if state.node.mode != *preferred {
+            // The new mode's blocks are for others to give; of the old ones the leases know theirs.
+            tracing::info!(from = state.node.mode, to = preferred, "the IPAM mode of this node");
+            state.node.blocks.clear();
+            state.node.mode.clone_from(preferred);
         }
+        let mut taken = BTreeMap::new();
         let mut own = Vec::new();
         for lease in std::mem::take(&mut state.node.leases) {
-            match self.backends.ipam.restore(&lease).await {
+            match self.backends.ipam.restore(&lease, &mut taken).await {
                 Ok(()) => own.push(lease),
                 Err(error) => tracing::warn!(owner = %lease.owner, %error, "lease is not restored"),
             }
         }
         state.node.leases = own;
         for record in records {
-            let outcome = self.backends.ipam.restore(&record.lease).await;
+            let outcome = self.backends.ipam.restore(&record.lease, &mut taken).await;
             if let Err(error) = &outcome {
                 tracing::warn!(endpoint = %record.id, %error, "endpoint is not restored");
             }
@@ -225,7 +279,32 @@ impl Engine {
         tracing::info!(endpoints = state.endpoints.len(), resumed = state.resumed, "took over the earlier run's state");
         Ok(())
     }
+
+    /// Gives every mode the blocks that its leases are from, and the preferred one those that the node had: a lease is
+    /// restored only into a block that its mode knows.
+    async fn prepare_blocks(&self, state: &State, leases: &[Lease]) {
+        let mut blocks: BTreeMap<&str, Vec<Block>> = BTreeMap::new();
+        if state.node.mode == self.backends.ipam.preferred().name {
+            blocks.insert(&state.node.mode, state.node.blocks.clone());
+        }
+        for lease in leases {
+            let of_mode = blocks.entry(&lease.mode).or_default();
+            of_mode.extend(lease.addresses.iter().map(|leased| leased.block.clone()));
+        }
+        for (name, blocks) in blocks {
+            let Some(mode) = self.backends.ipam.get(name) else { continue };
+            let mut once: Vec<Block> = Vec::new();
+            for block in blocks {
+                if !once.contains(&block) {
+                    once.push(block);
+                }
+            }
+            if let Err(error) = mode.ipam.apply(&IpamDesired { blocks: once, ..IpamDesired::default() }).await {
+                tracing::warn!(mode = name, %error, "the blocks of the earlier run cannot be used");
+            }
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,7 +14,8 @@ pub(crate) fn of_node(node: &NodeSpec, uplink: u32, mtu: u32, slot_mask: u32) ->
     if node.families.v6 {
         constants.features |= feature::IPV6;
     }
-    for router in &node.router {
+    // From the back, so that the first address of a family, which is the one in use, is the one that stays.
+    for router in node.router.iter().rev() {
         let (addr, _) = entries::address(*router);
         match Family::of(router) {
             Family::V4 => constants.router4 = addr[0],

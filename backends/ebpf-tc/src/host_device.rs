@@ -113,8 +113,10 @@ fn is_own(route: &Route, node: &NodeSpec) -> bool {
 
 fn wanted_routes(host: u32, node: &NodeSpec) -> Vec<Route> {
     let mut routes = Vec::new();
-    for router in &node.router {
-        let cidrs = node.pod_cidrs.iter().filter(|cidr| cidr.addr().is_ipv4() == router.is_ipv4());
+    for (index, router) in node.router.iter().enumerate() {
+        // Routes to pods go by the first address of a family; another one is only kept for sockets that use it.
+        let is_first = !node.router[..index].iter().any(|other| other.is_ipv4() == router.is_ipv4());
+        let cidrs = node.pod_cidrs.iter().filter(|cidr| is_first && cidr.addr().is_ipv4() == router.is_ipv4());
         if router.is_ipv4() {
             routes.push(Route { scope: RouteScope::Link, ..Route::new(IpNet::from(*router), host, PROTOCOL) });
         }

@@ -138,10 +138,10 @@ mod tests {
     fn newer_definition_is_kept_and_numbers_are_compared_as_numbers() {
         let ours = || crds().remove(1);
         assert!(plan(None, ours()).is_some());
-        for older in ["1.31.9", "1.4.0", "0.99.99", "1.31.10", "", "x", "1.31", "1.31.10.1", "-1.0.0"] {
+        for older in ["1.31.9", "1.4.0", "0.99.99", "1.31.11", "", "x", "1.31", "1.31.10.1", "-1.0.0"] {
             assert!(plan(Some(&labelled(older)), ours()).is_some(), "{older}");
         }
-        for newer in ["1.31.11", "1.100.0", "2.0.0"] {
+        for newer in ["1.31.12", "1.100.0", "2.0.0"] {
             assert!(plan(Some(&labelled(newer)), ours()).is_none(), "{newer}");
         }
     }

@@ -9,6 +9,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::condition::Condition;
+
 /// Type of the addresses by which a node is reached.
 pub const INTERNAL_IP: &str = "InternalIP";
 
@@ -226,6 +228,9 @@ pub struct NodeStatus {
     /// Addresses of pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipam: Option<IpamStatus>,
+    /// `PodAddresses` by the operator, `AddressesAvailable` by the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Vec<Condition>>,
     /// State of AWS.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]

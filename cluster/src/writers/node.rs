@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Api, Client,
@@ -12,9 +11,10 @@ use kube::{
 use super::of_families;
 use crate::{
     AGENT_MANAGER,
-    crd::{CILIUM_INTERNAL_IP, CiliumNode, FamilyAddresses, INTERNAL_IP, IpamSpec, NodeAddress, NodeSpec},
+    crd::{CILIUM_INTERNAL_IP, CiliumNode, FamilyAddresses, INTERNAL_IP, NodeAddress, NodeSpec},
     error::ClusterError,
     request::within,
+    tables::IPAM_MODE,
 };
 
 /// What a node says about itself. It is complete: what is not in here any more is taken back.
@@ -32,13 +32,14 @@ pub struct NodePublication {
     pub router: Vec<IpAddr>,
     /// Addresses of the health endpoint; the first of each family is published.
     pub health: Vec<IpAddr>,
-    /// Ranges of the node's pods.
-    pub pod_cidrs: Vec<IpNet>,
+    /// IPAM mode that the node prefers, in Cilium's words; empty to say none.
+    pub ipam_mode: String,
     /// Boot ID of the machine; empty if it is not known.
     pub boot_id: String,
 }
 
-/// Creates or updates the CiliumNode; repeating it changes nothing. What others wrote into it (`status`, pools) stays.
+/// Creates or updates the CiliumNode; repeating it changes nothing. What others wrote into it stays, and so do the node's
+/// ranges, which have more than one writer: those are [`super::update_node_ipam`]'s.
 ///
 /// # Errors
 /// `Request` or `TimedOut`; with status 404 the definition is not installed yet.
@@ -60,16 +61,17 @@ fn object(publication: &NodePublication) -> CiliumNode {
     let spec = NodeSpec {
         addresses: Some(internal.chain(router).collect()),
         health: (!publication.health.is_empty()).then_some(FamilyAddresses { ipv4, ipv6 }),
-        ipam: Some(IpamSpec {
-            pod_cidrs: Some(publication.pod_cidrs.iter().map(ToString::to_string).collect()),
-            ..IpamSpec::default()
-        }),
         bootid: Some(publication.boot_id.clone()).filter(|id| !id.is_empty()),
         ..NodeSpec::default()
     };
     let mut object = CiliumNode::new(&publication.name, spec);
     if !publication.labels.is_empty() {
         object.metadata.labels = Some(publication.labels.clone());
+    }
+    if !publication.ipam_mode.is_empty() {
+        // In the first write already, so that an operator never takes the node for one of its own mode.
+        let mode = (IPAM_MODE.to_owned(), publication.ipam_mode.clone());
+        object.metadata.annotations = Some(BTreeMap::from([mode]));
     }
     object.metadata.owner_references = publication.node_uid.as_ref().map(|uid| {
         vec![OwnerReference {
@@ -98,7 +100,7 @@ mod tests {
             internal_ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             router: vec!["10.244.0.7".parse().unwrap()],
             health: vec!["fd00:10::9".parse().unwrap(), "10.244.0.9".parse().unwrap()],
-            pod_cidrs: vec!["10.244.0.0/24".parse().unwrap()],
+            ipam_mode: "cluster-pool".to_owned(),
             boot_id: "b1".to_owned(),
         };
         let expected = json!({
@@ -107,6 +109,7 @@ mod tests {
             "metadata": {
                 "name": "w1",
                 "labels": {"zone": "a"},
+                "annotations": {"ipam.kinesin.io/mode": "cluster-pool"},
                 "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "w1", "uid": "u1"}],
             },
             "spec": {
@@ -116,7 +119,6 @@ mod tests {
                     {"type": "CiliumInternalIP", "ip": "10.244.0.7"},
                 ],
                 "health": {"ipv4": "10.244.0.9", "ipv6": "fd00:10::9"},
-                "ipam": {"podCIDRs": ["10.244.0.0/24"]},
                 "bootid": "b1",
             },
         });

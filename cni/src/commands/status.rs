@@ -9,7 +9,8 @@ use crate::{CniError, commands::Context};
 /// An agent that takes longer to say how it is will not serve an ADD in time.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Asks the agent. A node without free addresses is still available: an ADD is answered, if only with a refusal.
+/// Asks the agent. A node without free addresses is still available: an ADD is answered, if only with a refusal. Only with
+/// `cni-status-on-exhaustion` it is not, at the price that a runtime may take its healthy pods away.
 ///
 /// # Errors
 /// `NotAvailable` when no ADD can be served, `LimitedConnectivity` when running pods are affected as well.
@@ -21,7 +22,10 @@ pub async fn status(context: &Context<'_>) -> Result<(), CniError> {
         // Pods of an agent that is away keep their datapath, so their connectivity is not limited.
         .map_err(|error| CniError::NotAvailable { reason: error.to_string() })?;
     if health.cilium.state != State::Failure {
-        return Ok(());
+        return match health.refuses_add {
+            None => Ok(()),
+            Some(reason) => Err(CniError::NotAvailable { reason }),
+        };
     }
     let reason = health.cilium.msg;
     match health.routing.unreachable.iter().next() {

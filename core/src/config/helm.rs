@@ -1,6 +1,6 @@
 //! Translates a values file into the keys of the ConfigMap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_yaml_ng::Value;
 
@@ -26,7 +26,8 @@ pub(super) const CONFLIST: &str = "/05-cilium.conflist";
 /// ```
 /// let map = kinesin_core::config::to_config_map("ipam: {operator: {clusterPoolIPv4PodCIDRList: [10.0.0.0/8]}}")?;
 /// assert_eq!(map["ipam"], "kubernetes");
-/// assert!(!map.contains_key("cluster-pool-ipv4-cidr"), "only written when the mode is cluster-pool");
+/// assert_eq!(map["cluster-pool-ipv4-cidr"], "10.0.0.0/8", "what is set stays, whatever the mode");
+/// assert!(!map.contains_key("cluster-pool-ipv4-mask-size"), "a default is only written in the mode that it belongs to");
 /// # Ok::<(), kinesin_core::config::ConfigError>(())
 /// ```
 ///
@@ -50,7 +51,7 @@ pub fn to_config_map(values: &str) -> Result<BTreeMap<String, String>, ConfigErr
         .map(|key| (key.key.to_owned(), key.default.to_owned()))
         .collect();
     let names_backend = |key: &str| written.iter().any(|found| found.key == key);
-    let set = names_backend("auto-direct-node-routes");
+    let names_routes = names_backend("auto-direct-node-routes");
     // The alias must not contradict a choice by registry name, so it is left out then.
     if names_backend("backends.ipam") {
         map.remove("ipam");
@@ -59,24 +60,22 @@ pub fn to_config_map(values: &str) -> Result<BTreeMap<String, String>, ConfigErr
         map.remove("routing-mode");
         map.remove("auto-direct-node-routes");
     }
+    let set: BTreeSet<String> = written.iter().map(|written| written.key.clone()).collect();
     map.extend(written.into_iter().map(|written| (written.key, written.value)));
     if map.get("routing-mode").is_some_and(|mode| mode == "tunnel") {
         // The default suits native routing only; what the file itself says stays, to be refused at load.
-        map.retain(|key, _| set || key != "auto-direct-node-routes");
+        map.retain(|key, _| names_routes || key != "auto-direct-node-routes");
     }
     let mode = map.get("ipam").cloned().unwrap_or_default();
     for key in keys::all().filter(|key| matches!(key.class, Class::Backend(owner) if owner == mode.replace('-', "_"))) {
-        if !key.default.is_empty() && !key.helm.is_empty() {
+        // The chart leaves this one to the agent's own default.
+        if !key.default.is_empty() && !key.helm.is_empty() && key.key != "ipam-multi-pool-pre-allocation" {
             map.entry(key.key.to_owned()).or_insert_with(|| key.default.to_owned());
         }
     }
+    // What the file sets stays in any mode: nodes may be on their way from one mode to another.
     let ipv6 = map.get("enable-ipv6").is_some_and(|value| value == "true");
-    map.retain(|key, _| match key.as_str() {
-        "cluster-pool-ipv4-cidr" | "cluster-pool-ipv4-mask-size" => mode == "cluster-pool",
-        "cluster-pool-ipv6-cidr" | "cluster-pool-ipv6-mask-size" => mode == "cluster-pool" && ipv6,
-        "auto-create-cilium-pod-ip-pools" => mode == "multi-pool",
-        _ => true,
-    });
+    map.retain(|key, _| ipv6 || set.contains(key) || !key.starts_with("cluster-pool-ipv6-"));
     Ok(map)
 }
 

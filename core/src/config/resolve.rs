@@ -1,8 +1,9 @@
 //! Checks what was written and builds the typed tree.
 
 mod choose;
+mod cluster_pools;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use serde_json::{Map, Value};
@@ -23,6 +24,7 @@ pub(super) fn resolve(layers: Layers) -> Result<Config, ConfigError> {
     checked.backend_keys(&selection);
     let sections = checked.sections();
     checked.contradictions(&selection);
+    checked.cluster_pools();
     if checked.problems.is_empty() {
         Ok(checked.config(selection, sections))
     } else {
@@ -108,7 +110,7 @@ impl Checked {
         self.problems.push(Problem::Contradiction { first, second, reason, remedy });
     }
 
-    /// Keys that belong to a backend may differ from their default only if it is chosen.
+    /// Says which settings of a mode have no effect yet.
     fn backend_keys(&mut self, selection: &Selection) {
         for (key, written) in &self.values {
             let Some((found, Class::Backend(owner))) = keys::find(key).map(|found| (found, found.class)) else {
@@ -117,15 +119,11 @@ impl Checked {
             let chosen = selection.iter().any(|(_, name)| name == owner);
             let is_default = !found.default.is_empty() && found.kind.same(&written.value, found.default);
             if !chosen && !is_default {
-                self.problems.push(Problem::Invalid {
-                    origin: written.origin.clone(),
-                    key: key.clone(),
-                    value: written.value.clone(),
-                    reason: format!(
-                        "has no effect: it belongs to the backend {owner:?}, which is not chosen; remove it or set {}",
-                        if owner == "cluster_pool" { "ipam to cluster-pool" } else { "ipam to multi-pool" }
-                    ),
-                });
+                self.notices.push(format!(
+                    "{}: {key} belongs to the backend {owner:?}, which is not chosen; it has an effect only for nodes that \
+                     change to that mode or from it",
+                    written.origin
+                ));
             }
         }
     }
@@ -146,6 +144,22 @@ impl Checked {
                     value: written.value.clone(),
                     reason: "is both a value and a table, or has an empty part; remove one".to_owned(),
                 });
+            }
+        }
+        for (key, backend, option) in keys::options() {
+            let Some(written) = self.values.get(key).cloned() else { continue };
+            let table = tables.entry(backend.to_owned()).or_default();
+            match table.get(option).and_then(Value::as_str) {
+                Some(other) if other != written.value => {
+                    let (first, second) = (format!("{key}={:?} ({})", written.value, written.origin), option);
+                    self.problems.push(Problem::Contradiction {
+                        first,
+                        second: format!("{SECTION_PREFIX}{backend}.{second}={other:?}"),
+                        reason: "they are the same setting".to_owned(),
+                        remedy: "remove one of them".to_owned(),
+                    });
+                }
+                _ => drop(table.insert(option.to_owned(), Value::String(written.value))),
             }
         }
         tables.into_iter().map(|(name, table)| (name.clone(), Section::new(name, table))).collect()
@@ -196,6 +210,11 @@ impl Checked {
         self.get(key).parse().unwrap_or_default()
     }
 
+    fn duration(&self, key: &'static str) -> Duration {
+        let nanoseconds = keys::parse_duration_ns(self.get(key)).unwrap_or_default();
+        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+
     fn path(&self, key: &'static str) -> PathBuf {
         PathBuf::from(self.get(key))
     }
@@ -227,6 +246,7 @@ impl Checked {
                 conf_path: (!self.is_on("custom-cni-conf")).then(|| self.path("write-cni-conf-when-ready")),
                 log_file: self.path("cni-log-file"),
                 exclusive: self.is_on("cni-exclusive"),
+                status_on_exhaustion: self.is_on("cni-status-on-exhaustion"),
             },
             k8s: KubernetesConfig {
                 kubeconfig_path: text("k8s-kubeconfig-path").map(PathBuf::from),
@@ -237,6 +257,7 @@ impl Checked {
                 endpoint: self.is_on("enable-health-checking") && self.is_on("enable-endpoint-health-checking"),
                 port: self.number("cluster-health-port"),
             },
+            ipam_update_rate: self.duration("ipam-cilium-node-update-rate"),
             entries: self.entries(),
             notices: self.notices,
             selection,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -59,6 +60,8 @@ pub struct Config {
     pub k8s: KubernetesConfig,
     /// Health endpoint and probes.
     pub health: HealthConfig,
+    /// `ipam-cilium-node-update-rate`: how often the node's needs are published while its blocks cover them.
+    pub ipam_update_rate: Duration,
     pub(super) entries: Vec<Entry>,
     pub(super) notices: Vec<String>,
     pub(super) sections: BTreeMap<String, Section>,
@@ -73,6 +76,8 @@ pub struct CniConfig {
     pub log_file: PathBuf,
     /// `cni-exclusive`: whether other CNI configurations are set aside.
     pub exclusive: bool,
+    /// `cni-status-on-exhaustion`: whether CNI STATUS fails while a pool is full.
+    pub status_on_exhaustion: bool,
 }
 
 /// `k8s-*`.

@@ -1,25 +1,26 @@
 //! Blocks and leases of a node.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
 use ipnet::IpNet;
 use kinesin_core::{
-    ipam::{AllocateRequest, IpamDesired, IpamError, IpamSnapshot, Lease, LeasedAddress, Owner},
+    ipam::{AllocateRequest, Block, IpamDesired, IpamError, IpamSnapshot, Lease, LeasedAddress, Owner},
     values::Family,
 };
 
 use crate::block::BlockState;
 
 /// What the allocator must know of the mode that uses it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mode {
     /// Registry name of the mode, as leases record it.
     pub name: &'static str,
     /// Pool of requests that name none.
-    pub default_pool: &'static str,
+    pub default_pool: Cow<'static, str>,
     /// Who provides blocks, for the message while there are none.
     pub expected_from: &'static str,
 }
@@ -73,6 +74,9 @@ impl Allocator {
         if reserved == self.reserved && active.eq(wanted.iter().map(|state| &state.block)) {
             return Ok(false);
         }
+        for state in &mut wanted {
+            state.given_up = self.blocks.iter().any(|old| old.given_up && old.block == state.block);
+        }
         let kept = self.blocks.drain(..).filter(|old| old.leased() > 0);
         let kept: Vec<BlockState> = kept.filter(|old| !wanted.iter().any(|new| new.block == old.block)).collect();
         self.blocks = wanted;
@@ -96,7 +100,7 @@ impl Allocator {
         if let (Some(lease), true) = (held, missing.is_empty()) {
             return Ok(lease.clone());
         }
-        let pool = request.pool.as_deref().unwrap_or(self.mode.default_pool);
+        let pool = request.pool.as_deref().unwrap_or(&self.mode.default_pool);
         // All of them are found before the first is taken.
         let found = missing.into_iter().map(|family| self.find(pool, family)).collect::<Result<Vec<_>, _>>()?;
 
@@ -171,13 +175,47 @@ impl Allocator {
         IpamSnapshot { blocks: self.blocks.iter().map(BlockState::usage).collect(), leases: self.leases.clone() }
     }
 
+    /// Use per block: those of the state in its order, then those that only keep old leases.
+    pub(crate) fn blocks(&self) -> &[BlockState] {
+        &self.blocks
+    }
+
+    /// Gives no lease of this block any more, until a state does not name it; one with leases stays as it is.
+    pub(crate) fn give_up(&mut self, block: &Block) {
+        for state in &mut self.blocks {
+            if state.block == *block && state.leased() == 0 {
+                state.given_up = true;
+            }
+        }
+    }
+
+    /// Whether a lease of this pool and family could be given now.
+    pub(crate) fn has_free(&self, pool: &str, family: Family) -> bool {
+        self.blocks.iter().any(|state| {
+            state.gives()
+                && state.block.pool == pool
+                && Family::of_net(&state.cidr()) == family
+                && state.capacity() > state.leased()
+        })
+    }
+
+    /// The lease of an attachment.
+    pub(crate) fn lease(&self, attachment: &str) -> Option<&Lease> {
+        self.leases.get(attachment)
+    }
+
+    /// The mode that uses this allocator.
+    pub(crate) fn mode(&self) -> &Mode {
+        &self.mode
+    }
+
     /// Forgets the blocks.
     ///
     /// # Errors
     /// `InUse` while leases are left.
     pub fn retire(&mut self) -> Result<(), IpamError> {
         if self.leases.is_empty() {
-            *self = Self::new(self.mode);
+            *self = Self::new(self.mode.clone());
             Ok(())
         } else {
             Err(IpamError::InUse { leases: self.leases.len() })
@@ -186,7 +224,7 @@ impl Allocator {
 
     /// A free address of a pool and family, from the first block that has one.
     fn find(&self, pool: &str, family: Family) -> Result<LeasedAddress, IpamError> {
-        let active = || self.blocks.iter().filter(|state| !state.draining);
+        let active = || self.blocks.iter().filter(|state| state.gives());
         let of_pool = || active().filter(|state| state.block.pool == pool);
         let of_family = || of_pool().filter(|state| Family::of_net(&state.cidr()) == family);
         if let Some(found) = of_family().find_map(|state| Some((state, state.find()?))) {
@@ -224,7 +262,7 @@ impl Allocator {
         if self.reserved.contains(&ip) && lease.owner != Owner::Router {
             return Err(taken(Owner::Container("this node itself".to_owned())));
         }
-        let holds = |state: &&BlockState| state.range.index_of(ip).is_some();
+        let holds = |state: &&BlockState| !state.given_up && state.range.index_of(ip).is_some();
         let recorded = self.blocks.iter().filter(holds).find(|state| state.block == leased.block);
         match recorded.or_else(|| self.blocks.iter().find(holds)) {
             Some(state) => Ok(LeasedAddress { ip, block: state.block.clone() }),

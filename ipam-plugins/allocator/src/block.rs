@@ -17,8 +17,10 @@ pub(crate) struct BlockState {
     free: Bitmap,
     /// Addresses whose lease names this block.
     leased: usize,
-    /// Whether it gives no new leases.
+    /// Whether it left the state and gives no new leases.
     pub(crate) draining: bool,
+    /// Whether it is named by the state, but was given up: it gives no leases until it has left and come again.
+    pub(crate) given_up: bool,
 }
 
 impl BlockState {
@@ -26,12 +28,17 @@ impl BlockState {
     pub(crate) fn new(block: &Block) -> Result<Self, IpamError> {
         let range = Range::new(block.cidr).map_err(|reason| IpamError::InvalidBlock { cidr: block.cidr, reason })?;
         let block = Block { pool: block.pool.clone(), cidr: range.network() };
-        Ok(Self { block, range, free: all_of(&range), leased: 0, draining: false })
+        Ok(Self { block, range, free: all_of(&range), leased: 0, draining: false, given_up: false })
     }
 
     /// The same block, giving no new leases.
     pub(crate) fn into_draining(self) -> Self {
         Self { draining: true, ..self }
+    }
+
+    /// Whether it gives new leases.
+    pub(crate) fn gives(&self) -> bool {
+        !self.draining && !self.given_up
     }
 
     /// Sets everything free again.
@@ -89,7 +96,7 @@ impl BlockState {
             // Lossless: a usize has at most 64 bits.
             leased: self.leased as u64,
             capacity: self.capacity() as u64,
-            draining: self.draining,
+            draining: !self.gives(),
         }
     }
 }

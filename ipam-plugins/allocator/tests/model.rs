@@ -1,6 +1,7 @@
 //! The allocator against a map: random applies, leases, releases, restores, exhaustion and retirement.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
@@ -13,7 +14,7 @@ use kinesin_core::{
 use kinesin_ipam_allocator::{Allocator, Mode, Range};
 use proptest::prelude::*;
 
-const MODE: Mode = Mode { name: "model", default_pool: "default", expected_from: "the test" };
+const MODE: Mode = Mode { name: "model", default_pool: Cow::Borrowed("default"), expected_from: "the test" };
 
 /// Small and overlapping blocks, so that exhaustion, draining and overlap are common.
 const BLOCKS: [(&str, &str); 8] = [

@@ -1,6 +1,9 @@
 //! The trait implementation: host scope's own rules around the shared allocator.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -18,7 +21,7 @@ use crate::{
 
 const MODE: Mode = Mode {
     name: NAME,
-    default_pool: "default",
+    default_pool: Cow::Borrowed("default"),
     expected_from: "Node.spec.podCIDRs, which kube-controller-manager fills in with --allocate-node-cidrs (kubeadm: \
                     networking.podSubnet); a dual-stack cluster needs a CIDR of both families there",
 };

@@ -16,7 +16,7 @@ kinesin_core::inventory::submit! {
     kinesin_core::registry::IpamBackend {
         name: NAME,
         summary: "addresses from the node's pod CIDRs in Kubernetes",
-        provides: &[Capability::IPV4, Capability::IPV6],
+        provides: &[Capability::IPV4, Capability::IPV6, Capability::BLOCKS_NODE_POD_CIDRS],
         requires: &[],
         overhead_bytes: 0,
         defaults: include_str!("../default.toml"),

@@ -14,7 +14,7 @@ use kinesin_agent_api::{
 use kinesin_core::{
     chassis::{AddressRow, Chassis, ChassisDesired, ChassisError, ChassisReport, Counter, EndpointSpec},
     config::{Config, Section, Sources},
-    ipam::{Block, IpamDesired, IpamError, Owner},
+    ipam::{Block, BlockSource, IpamDesired, IpamError, Owner},
     registry::{BuildContext, Registry},
     routing::{Path, Routing, RoutingDesired, RoutingError, RoutingReport},
     values::{Carrier, Family},
@@ -25,13 +25,17 @@ use super::*;
 use crate::{
     endpoint::tests::record,
     engine::Datapath,
+    ipam::{
+        Mode, Modes,
+        pool::{Known, KnownPod, PodFacts},
+    },
     selection::Backends,
     store::{NodeRecord, Store},
 };
 
 /// A chassis that notes who is attached, and refuses when it is told to.
 #[derive(Debug, Default)]
-struct NotingChassis {
+pub(crate) struct NotingChassis {
     attached: Mutex<BTreeMap<EndpointId, EndpointSpec>>,
     refuses: AtomicBool,
 }
@@ -83,9 +87,21 @@ impl Chassis for NotingChassis {
     }
 }
 
+/// Pods and their annotations, as a test writes them.
+#[derive(Debug, Default)]
+pub(crate) struct Pods(pub(crate) Mutex<BTreeMap<String, BTreeMap<String, String>>>);
+
+impl PodFacts for Pods {
+    fn look_up(&self, namespace: &str, name: &str) -> Known {
+        let pods = self.0.lock().expect("lock");
+        let annotations = pods.get(&format!("{namespace}/{name}")).cloned().unwrap_or_default();
+        Known { pod: Some(KnownPod { uid: String::new(), annotations }), namespace: Some(BTreeMap::new()) }
+    }
+}
+
 /// A cluster of one node.
 #[derive(Debug)]
-struct NoPeers;
+pub(crate) struct NoPeers;
 
 #[async_trait]
 impl Routing for NoPeers {
@@ -130,15 +146,17 @@ async fn start(directory: &std::path::Path) -> Node {
     };
     let registry = Registry::collect().expect("host_scope is linked");
     let ipam = (registry.ipam("host_scope").expect("there").build)(&context).expect("built");
+    let mode = Mode { name: "host_scope".to_owned(), source: BlockSource::NodePodCidrs, ipam };
+    let ipam = Modes::new(mode, Vec::new());
     let chassis = Arc::new(NotingChassis::default());
     let backends = Backends { ipam, routing: Arc::new(NoPeers), chassis: chassis.clone() };
     let store = Store::new(directory.join("state"));
     store.prepare().expect("directories");
-    let engine = Engine::new(config, "n1".to_owned(), backends, store);
+    let engine = Engine::new(config, "n1".to_owned(), backends, store, Arc::new(Pods::default()));
     engine.restore().await.expect("restored");
     let block = Block { pool: "default".to_owned(), cidr: "10.9.0.0/29".parse().expect("a network") };
     let desired = IpamDesired { blocks: vec![block.clone()], ..IpamDesired::default() };
-    engine.backends.ipam.apply(&desired).await.expect("blocks");
+    engine.backends.ipam.preferred().ipam.apply(&desired).await.expect("blocks");
     let mut state = engine.state().await;
     state.datapath = Some(Datapath {
         router: vec!["10.9.0.1".parse().expect("an address")],
@@ -147,6 +165,7 @@ async fn start(directory: &std::path::Path) -> Node {
         ..Datapath::default()
     });
     state.node.blocks = vec![block];
+    state.node.mode = "host_scope".to_owned();
     engine.store.save_node(&state.node).expect("saved");
     drop(state);
     Node { engine, chassis }
@@ -216,7 +235,9 @@ async fn exhaustion_keeps_its_words_and_heals() {
         node.engine.create(request(id)).await.expect("added");
     }
     let error = node.engine.create(request(7)).await.map(drop).expect_err("full").to_string();
-    assert!(error.starts_with("range is full"), "{error}");
+    assert!(error.starts_with("range is full: pool \"default\" of node \"n1\""), "{error}");
+    assert!(error.contains("6 of 6 leased") && error.contains("delete pods on it"), "{error}");
+    assert_eq!(node.engine.exhaustion.messages().len(), 1);
     let selector = Selector::Pod("default".to_owned(), "web-3".to_owned());
     assert!(node.engine.delete(&selector).await.expect("deleted"));
     assert!(!node.engine.delete(&selector).await.expect("deleted twice"));
@@ -240,7 +261,7 @@ async fn address_of_an_attached_endpoint_is_not_released() {
 async fn next_run_takes_endpoints_and_own_leases_over() {
     let directory = tempfile::tempdir().expect("directory");
     let first = start(directory.path()).await;
-    let router = first.engine.lease("router", Owner::Router).await.expect("leased");
+    let router = first.engine.lease_pools("router", &Owner::Router, &PoolChoice::default()).await.expect("leased");
     let (added, _) = first.engine.create(request(1)).await.expect("added");
     let saved = NodeRecord { leases: vec![router.clone()], ..first.engine.state().await.node.clone() };
     first.engine.store.save_node(&saved).expect("saved");

@@ -129,13 +129,16 @@ impl Model {
         let of_pool = || self.desired.blocks.iter().filter(|block| block.pool == pool);
         let of = |family: Family| of_pool().filter(move |block| Family::of_net(&block.cidr) == family);
         if of_pool().next().is_none() {
-            let told = matches!(error, IpamError::UnknownPool { .. } | IpamError::NotReady { .. });
+            let told = matches!(
+                error,
+                IpamError::UnknownPool { .. } | IpamError::NotReady { .. } | IpamError::PoolNotReady { .. }
+            );
             demand!(told, "IPAM-11", "pool {pool:?} has no blocks, and the answer is {error:?}");
             return Ok(());
         }
         let unknown = matches!(error, IpamError::UnknownPool { .. });
         demand!(!unknown, "IPAM-11", "pool {pool:?} has blocks, and the answer is {error}");
-        if let IpamError::NotReady { family, .. } = error {
+        if let IpamError::NotReady { family, .. } | IpamError::PoolNotReady { family, .. } = error {
             let right = missing.contains(family) && of(*family).next().is_none();
             demand!(right, "IPAM-7", "{family} has blocks, and the answer is {error}");
             return Ok(());

@@ -40,6 +40,7 @@ fn multi_pool_values_become_the_pool_text() {
         let map = map(&values);
         assert_eq!(map["ipam"], "multi-pool");
         assert_eq!(map["auto-create-cilium-pod-ip-pools"], "default=ipv4-cidrs:172.20.0.0/16;ipv4-mask-size:28");
+        assert!(!map.keys().any(|key| key.contains("multi-pool")), "as the chart has it");
     }
     let two = "ipam: {mode: multi-pool, operator: {autoCreateCiliumPodIPPools: {\
                b: {ipv6: {cidrs: ['fd00::/64'], maskSize: 96}}, a: {ipv4: {cidrs: [10.0.0.0/8, 11.0.0.0/8]}}}}}";

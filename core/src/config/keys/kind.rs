@@ -135,7 +135,7 @@ fn check_cluster_name(value: &str) -> Result<String, String> {
 }
 
 /// Nanoseconds of a duration in Go's notation; `None` for anything else.
-fn parse_duration_ns(value: &str) -> Option<u128> {
+pub(in crate::config) fn parse_duration_ns(value: &str) -> Option<u128> {
     if value == "0" {
         return Some(0);
     }

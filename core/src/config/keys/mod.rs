@@ -11,7 +11,7 @@ mod ours;
 mod removed;
 
 pub use kind::Kind;
-pub(super) use kind::{parse_bool, words};
+pub(super) use kind::{parse_bool, parse_duration_ns, words};
 pub use names::env_name;
 pub(super) use names::{SECTION_PREFIX, did_you_mean, key_of_env, nearest, nearest_env, nearest_helm, squeeze};
 
@@ -37,7 +37,8 @@ pub struct Key {
 pub enum Class {
     /// Has an effect here.
     Ours,
-    /// Belongs to the backend of this registry name: any value if it is chosen, else only the default.
+    /// Belongs to the backend of this registry name. Accepted whatever is chosen: while nodes change from one IPAM mode to
+    /// another, the settings of both count.
     Backend(&'static str),
     /// A key of Cilium for what is not built: accepted at its default and at these values, else refused.
     NotBuilt(&'static [&'static str]),
@@ -126,6 +127,11 @@ pub fn find(key: &str) -> Option<&'static Key> {
 #[must_use]
 pub fn find_helm(path: &str) -> Option<&'static Key> {
     all().find(|found| !found.helm.is_empty() && found.helm == path)
+}
+
+/// Keys that are options of a backend: key, backend, and the option in its section.
+pub(super) fn options() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    ours::OPTIONS.iter().copied()
 }
 
 /// What a ConfigMap key is.

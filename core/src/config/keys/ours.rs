@@ -59,6 +59,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("write-cni-conf-when-ready", "cni.hostConfDirMountPath", Path, "/etc/cni/net.d/05-cilium.conflist", "CNI configuration that the agent writes when it is ready", Ours),
     Key::new("custom-cni-conf", "cni.customConf", Bool, "false", "Whether the CNI configuration is left to someone else", Ours),
     Key::new("cni-log-file", "cni.logFile", Path, "/var/run/cilium/cilium-cni.log", "Log of the plugin", Ours),
+    Key::new("cni-status-on-exhaustion", "cni.statusOnExhaustion", Bool, "false", "Whether CNI STATUS fails while a pool is full; a runtime may then mark the node NotReady and evict healthy pods", Ours),
     Key::new("cni-exclusive", "cni.exclusive", Bool, "true", "Whether other CNI configurations are set aside", Ours),
 
     // Options in Cilium's words of backends that a build may or may not have.
@@ -67,7 +68,14 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("cluster-pool-ipv6-cidr", "ipam.operator.clusterPoolIPv6PodCIDRList", List, "fd00::/104", "IPv6 networks that the operator cuts blocks from", Backend("cluster_pool")),
     Key::new("cluster-pool-ipv6-mask-size", "ipam.operator.clusterPoolIPv6MaskSize", Int(1, 128), "120", "Prefix length of a node's IPv6 block", Backend("cluster_pool")),
     Key::new("auto-create-cilium-pod-ip-pools", "ipam.operator.autoCreateCiliumPodIPPools", Text, "", "Pools that the operator creates", Backend("multi_pool")),
-    Key::new("ipam-multi-pool-pre-allocation", "ipam.multiPoolPreAllocation", Text, "default=8", "Addresses kept ready per pool", Backend("multi_pool")),
+    Key::new("ipam-cidr-quarantine", "ipam.operator.cidrQuarantine", Duration, "30s", "How long a block that a node gave back is not given to another, unless nothing else is free", Ours),
+    Key::new("ipam-multi-pool-pre-allocation", "ipam.multiPoolPreAllocation", Text, "default=8", "Addresses kept ready per pool, as POOL=NUMBER separated by commas", Backend("multi_pool")),
     Key::new("ipam-default-ip-pool", "", Text, "default", "Pool of pods that name none", Backend("multi_pool")),
-    Key::new("ipam-cilium-node-update-rate", "ipam.ciliumNodeUpdateRate", Duration, "15s", "How often a node's needs are published", Backend("multi_pool")),
+    Key::new("ipam-cilium-node-update-rate", "ipam.ciliumNodeUpdateRate", Duration, "15s", "How often a node's needs are published while its blocks cover them; what is lacking is published at once", Backend("multi_pool")),
+];
+
+/// Keys in Cilium's words that are options of a backend: key, backend, and the option in its section.
+pub(super) const OPTIONS: &[(&str, &str, &str)] = &[
+    ("ipam-multi-pool-pre-allocation", "multi_pool", "preAllocation"),
+    ("ipam-default-ip-pool", "multi_pool", "defaultPool"),
 ];

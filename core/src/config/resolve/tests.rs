@@ -159,8 +159,28 @@ fn refusals_name_key_reason_and_remedy() {
             "auto-direct-node-routes=\"true\" (auto-direct-node-routes) and routing-mode=\"tunnel\" (routing-mode) contradict each other: direct routes carry no tunnelled packets; set auto-direct-node-routes to false or routing-mode to native",
         ),
         (
-            &[("cluster-pool-ipv4-mask-size", "29")],
-            "cluster-pool-ipv4-mask-size: cluster-pool-ipv4-mask-size=\"29\" has no effect: it belongs to the backend \"cluster_pool\", which is not chosen; remove it or set ipam to cluster-pool",
+            &[("cluster-pool-ipv4-mask-size", "7")],
+            "cluster-pool-ipv4-mask-size: cluster-pool-ipv4-mask-size=\"7\" is larger than 10.0.0.0/8 of cluster-pool-ipv4-cidr, so no block fits; write a number from 8 to 32",
+        ),
+        (
+            &[("cluster-pool-ipv4-cidr", "10.0.0.0/8 10.1.0.0/16")],
+            "cluster-pool-ipv4-cidr: cluster-pool-ipv4-cidr=\"10.0.0.0/8 10.1.0.0/16\" has 10.0.0.0/8 and 10.1.0.0/16, which overlap; remove one of them",
+        ),
+        (
+            &[("cluster-pool-ipv4-cidr", "fd00::/104")],
+            "cluster-pool-ipv4-cidr: cluster-pool-ipv4-cidr=\"fd00::/104\" has \"fd00::/104\", which is no IPv4 network; remove it",
+        ),
+        (
+            &[("cluster-pool-ipv4-cidr", "10.0.0.0/33")],
+            "cluster-pool-ipv4-cidr: cluster-pool-ipv4-cidr=\"10.0.0.0/33\" has \"10.0.0.0/33\", which is no network; write networks such as 10.0.0.0/8",
+        ),
+        (
+            &[("cluster-pool-ipv6-mask-size", "121")],
+            "cluster-pool-ipv6-mask-size: cluster-pool-ipv6-mask-size=\"121\" cuts fd00::/104 into more than 65536 blocks; write a number up to 120",
+        ),
+        (
+            &[("ipam-default-ip-pool", "a"), ("backend.multi_pool.defaultPool", "b")],
+            "ipam-default-ip-pool=\"a\" (ipam-default-ip-pool) and backend.multi_pool.defaultPool=\"b\" contradict each other: they are the same setting; remove one of them",
         ),
         (
             &[("backend.ebpf", "x")],
@@ -289,6 +309,22 @@ fn environment_is_checked_like_the_rest() {
     assert!(
         load(&[("KINESIN__BACKENDS__IPAM", "third_party")]).is_ok_and(|config| config.selection.ipam == "third_party")
     );
+}
+
+#[test]
+fn settings_of_another_mode_are_accepted_with_a_notice() {
+    let keys = [("ipam", "multi-pool"), ("cluster-pool-ipv4-cidr", "172.20.0.0/16"), ("ipam-default-ip-pool", "vac")];
+    let config = Dir::with(&keys).load().expect("a migration needs both");
+    let [notice] = config.notices() else { panic!("one notice: {:?}", config.notices()) };
+    assert!(notice.contains("cluster-pool-ipv4-cidr belongs to the backend \"cluster_pool\""), "{notice}");
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Options {
+        default_pool: String,
+    }
+    let options: Options = config.section("multi_pool").parse().expect("valid");
+    assert_eq!(options.default_pool, "vac");
+    assert_eq!(config.ipam_update_rate, std::time::Duration::from_secs(15));
 }
 
 #[test]
