@@ -14,14 +14,14 @@ pub use crd::{CiliumEndpoint, CiliumNode, CiliumPodIPPool, PodCIDRClaims, crds, 
 pub use error::{ApiFailure, ClusterError};
 pub use table::{Snapshot, Table, WatchHealth};
 pub use tables::{
-    ClusterNamespace, ClusterNode, IPAM_MODE, LocalPod, OwnCiliumNode, OwnNode, PoolNeed,
-    watch_cluster_nodes, watch_local_pods, watch_namespaces, watch_own_cilium_node, watch_own_node,
+    ClusterNamespace, ClusterNode, IPAM_MODE, LocalPod, OwnCiliumNode, OwnNode, PoolNeed, watch_cluster_nodes,
+    watch_local_pods, watch_namespaces, watch_own_cilium_node, watch_own_node,
 };
+pub use watch::watch_all;
 pub use writers::{
     EndpointPublication, EndpointPublisher, NodeIpamChange, NodePublication, publish_endpoints, publish_node,
     update_node_ipam,
 };
-pub use watch::watch_all;
 
 /// Who the agent is in `managedFields`.
 pub const AGENT_MANAGER: &str = "kinesin-agent";

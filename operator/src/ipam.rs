@@ -40,6 +40,8 @@ const HOLD: Duration = Duration::from_secs(600);
 const RETRY: Duration = Duration::from_secs(2);
 /// For so long at most the start waits for pools to be made.
 const START: Duration = Duration::from_secs(5);
+/// No pause between two passes is longer.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// Between two counts for metrics, since each looks at every block.
 const COUNTS: Duration = Duration::from_millis(500);
 /// Between two looks at what the pools' statuses are to say, at least.
@@ -106,6 +108,7 @@ pub(crate) async fn run(client: &Client, mut settings: watch::Receiver<IpamSetti
                 pools
             });
         }
+        let pass = Instant::now();
         work.look(&tables);
         for effect in work.engine.poll(work.started.elapsed(), &Timestamp::now().to_string()) {
             let (requests, permits) = (requests.clone(), Arc::clone(&permits));
@@ -116,6 +119,9 @@ pub(crate) async fn run(client: &Client, mut settings: watch::Receiver<IpamSetti
             });
         }
         let wake = work.count().min(work.next_wake());
+        // A pass looks at every node. While it takes long and much goes on, others are done at least as long as it, so
+        // that the next one finds more to do at once; a single node's request does not wait for anything.
+        tokio::time::sleep(pass.elapsed().min(LONGEST_PAUSE)).await;
         tokio::select! {
             () = tables.changed() => {}
             Ok(()) = settings.changed() => work.set_settings(settings.borrow_and_update().clone()),

@@ -163,6 +163,8 @@ pub struct Engine {
     ready: BTreeSet<Name>,
     /// Nodes that want what there is not; looked at whenever something becomes free.
     waiting: BTreeSet<Name>,
+    /// Nodes of which something becomes due by time.
+    timed: BTreeSet<Name>,
     /// Objects to look at for something to write.
     busy: BTreeSet<Name>,
     /// Grows with everything that may have made a block free.
@@ -300,6 +302,7 @@ impl Engine {
             dirty: BTreeSet::new(),
             ready: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            timed: BTreeSet::new(),
             busy: BTreeSet::new(),
             epoch: 0,
             stamp: 1,
@@ -371,7 +374,8 @@ impl Engine {
     pub fn next_wake(&self) -> Option<Duration> {
         let objects = self.objects.values().filter(|object| object.flight.is_none() && object.retry.failures > 0);
         let retries = objects.map(|object| object.retry.not_before);
-        let nodes = self.nodes.values().filter_map(|node| {
+        let nodes = self.timed.iter().filter_map(|name| {
+            let node = self.nodes.get(name)?;
             let retry = (node.flight.is_none() && node.retry.failures > 0).then_some(node.retry.not_before);
             let hold = node.gone_since.map(|since| since + self.settings.hold);
             let gather = node.publish_since.map(|since| since + GATHER);

@@ -9,7 +9,7 @@
 mod world;
 
 use kinesin_ipam_blocks::{Mode, PoolSpec, Pools, Source};
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestCaseError};
 use world::World;
 
 fn pools([cluster, pool]: [&str; 2], mask: u8, other: (&str, &str)) -> Pools {
@@ -48,9 +48,62 @@ proptest! {
     }
 }
 
-/// The model finds what it is there for: operators that skip the fence give a block to two nodes.
+/// Rule 2: what is claimed in two objects at once goes to one of them.
 #[test]
-fn model_catches_a_publication_by_an_old_claim() {
+fn blocks_of_two_sizes_that_overlap_are_claimed_at_once_and_one_yields() -> Result<(), TestCaseError> {
+    let pools = pools(["10.0.0.0/22", "10.0.0.0/23"], 27, ("10.9.0.0/28", "fd00::/120"));
+    let mut world = World::empty(pools, false);
+    world.set_mode(1, Mode::MultiPool);
+    world.ask(1, "default", 1);
+    // This one has seen node 1 alone, and has its claim of 10.0.0.0/28 under way.
+    world.start(1, 0);
+    world.set_mode(0, Mode::ClusterPool);
+    // This one has 10.0.0.0/27 under way, for node 0.
+    world.start(0, 0);
+    for _ in 0..200 {
+        for which in [0, 1] {
+            world.reach(which, 0);
+            world.answer(which, 0);
+            world.check()?;
+        }
+    }
+    world.settle()?;
+    assert_eq!((world.blocks(0).len(), world.blocks(1).len()), (1, 1));
+    world.nothing_is_lost()
+}
+
+/// Rule 3: a claim that was confirmed before the CiliumNode was read says nothing about now.
+#[test]
+fn claim_of_before_a_conflict_is_not_published() -> Result<(), TestCaseError> {
+    let pools = pools(["10.0.0.0/30", "10.0.0.0/31"], 30, ("10.9.0.0/28", "fd00::/120"));
+    let mut world = World::empty(pools, false);
+    world.set_mode(0, Mode::ClusterPool);
+    world.start(0, 0);
+    // Claim and the look at overlapping objects; what is left is the publication, which is late.
+    for _ in 0..2 {
+        world.reach(0, 0);
+        world.answer(0, 0);
+    }
+    assert_eq!((world.requests(0), world.blocks(0).len()), (1, 0));
+    // Meanwhile node 0 does not want it any more, and the only block there is goes to node 2.
+    world.set_mode(0, Mode::Kubernetes);
+    world.set_mode(2, Mode::ClusterPool);
+    world.start(1, 0);
+    world.run(1)?;
+    world.pass(60);
+    world.deliver(1, usize::MAX);
+    world.run(1)?;
+    assert_eq!(world.blocks(2).len(), 1);
+    // Node 0 wants it again. The late publication conflicts, and whoever sent it reads the CiliumNode anew.
+    world.set_mode(0, Mode::ClusterPool);
+    world.run(0)?;
+    assert!(world.blocks(0).is_empty());
+    Ok(())
+}
+
+/// The model would notice.
+#[test]
+fn model_catches_a_block_with_two_nodes() {
     let mut world = World::new(pools(["10.0.0.0/30", "10.0.0.0/31"], 30, ("10.9.0.0/28", "fd00::/120")), false);
     world.set_mode(0, Mode::ClusterPool);
     world.publish_by_hand(0, "10.0.0.0/30");

@@ -66,6 +66,9 @@ impl Engine {
             node.problems = problems.into_iter().collect();
             let waits = !node.publish.is_empty();
             node.publish_since = waits.then(|| node.publish_since.unwrap_or(now));
+            if waits {
+                self.timed.insert(name.clone());
+            }
         }
     }
 

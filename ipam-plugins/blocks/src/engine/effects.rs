@@ -140,6 +140,7 @@ impl Engine {
                 node.reread = !matches!(flight, Some(NodeFlight::Fence(_)));
                 if failure == Failure::Unknown {
                     node.retry.failed(now);
+                    self.timed.insert(name.clone());
                 }
             }
         }

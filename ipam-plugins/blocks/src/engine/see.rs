@@ -67,6 +67,7 @@ impl Engine {
         node.view = view;
         node.stamp = stamp;
         node.reread = false;
+        self.timed.insert(name.clone());
         self.dirty.insert(name.clone());
         let holder = Holder::Listed { node: name.clone() };
         for block in before.keys().filter(|block| !listed.contains_key(block)) {
@@ -180,6 +181,7 @@ impl Engine {
                 if node.view.is_none() && node.gone_since.is_none() {
                     node.gone_since = Some(now);
                 }
+                self.timed.insert(claim.node.clone());
                 self.dirty.insert(claim.node.clone());
                 self.others_of(block, &claim.node);
             }
@@ -203,7 +205,7 @@ impl Engine {
 
     /// What becomes due by time alone.
     pub(super) fn pass_time(&mut self) {
-        let (now, settings) = (self.now, &self.settings);
+        let (now, settings) = (self.now, self.settings.clone());
         if !self.waiting.is_empty() {
             let rests = self.objects.values().flat_map(|object| object.rests.values());
             let ends = rests.filter_map(|rest| Some(rest.fenced? + settings.quarantine));
@@ -214,14 +216,18 @@ impl Engine {
             }
         }
         let (mut dirty, mut ready) = (Vec::new(), Vec::new());
-        for (name, node) in &self.nodes {
-            if node.gone_since.is_some_and(|since| since + self.settings.hold <= now) && !node.claims.is_empty() {
+        self.timed.retain(|name| {
+            let Some(node) = self.nodes.get(name) else { return false };
+            let gone = node.gone_since.filter(|_| !node.claims.is_empty());
+            if gone.is_some_and(|since| since + settings.hold <= now) {
                 dirty.push(name.clone());
             }
-            if node.flight.is_none() && (node.retry.failures > 0 || node.publish_since.is_some()) {
+            let retries = node.retry.failures > 0 || node.publish_since.is_some();
+            if retries && node.flight.is_none() {
                 ready.push(name.clone());
             }
-        }
+            retries || gone.is_some()
+        });
         self.dirty.extend(dirty);
         self.ready.extend(ready);
         let retrying = self.objects.iter().filter(|(_, object)| object.flight.is_none() && object.retry.failures > 0);

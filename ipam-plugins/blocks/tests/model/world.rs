@@ -89,7 +89,16 @@ fn name(number: usize) -> Name {
 
 impl World {
     pub(crate) fn new(pools: Pools, roomy: bool) -> Self {
-        let mut world = Self {
+        let mut world = Self::empty(pools, roomy);
+        for number in 0..NODES {
+            world.set_mode(number, if number % 2 == 0 { Mode::ClusterPool } else { Mode::MultiPool });
+        }
+        world
+    }
+
+    /// Without nodes.
+    pub(crate) fn empty(pools: Pools, roomy: bool) -> Self {
+        Self {
             pools,
             roomy,
             now: Duration::from_secs(1),
@@ -100,12 +109,7 @@ impl World {
             operators: Default::default(),
             left: Vec::new(),
             broken: None,
-        };
-        for number in 0..NODES {
-            let mode = if number % 2 == 0 { Mode::ClusterPool } else { Mode::MultiPool };
-            world.write_node(&name(number), Some(Node { mode: Some(mode), ..Node::default() }));
         }
-        world
     }
 
     pub(crate) fn play(&mut self, script: &[u16]) -> Check {
@@ -149,7 +153,7 @@ impl World {
     }
 
     /// Starts an operator from a state of some age, unless it runs.
-    fn start(&mut self, which: usize, age: usize) {
+    pub(crate) fn start(&mut self, which: usize, age: usize) {
         if self.operators[which].engine.is_some() {
             return self.poll(which);
         }
@@ -185,7 +189,21 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, which: usize, count: usize) {
+    /// What is under way of an operator arrives and is answered, whatever that leads to; its watches stay silent.
+    pub(crate) fn run(&mut self, which: usize) -> Check {
+        for _ in 0..1000 {
+            self.reach(which, 0);
+            self.answer(which, 0);
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pass(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+
+    pub(crate) fn deliver(&mut self, which: usize, count: usize) {
         for _ in 0..count {
             let operator = &mut self.operators[which];
             let (Some(engine), Some(event)) = (&mut operator.engine, self.log.get(operator.seen)) else { break };
@@ -195,7 +213,7 @@ impl World {
         self.poll(which);
     }
 
-    fn reach(&mut self, which: usize, index: usize) {
+    pub(crate) fn reach(&mut self, which: usize, index: usize) {
         if self.operators[which].requests.is_empty() {
             return;
         }
@@ -213,7 +231,7 @@ impl World {
         }
     }
 
-    fn answer(&mut self, which: usize, index: usize) {
+    pub(crate) fn answer(&mut self, which: usize, index: usize) {
         let operator = &mut self.operators[which];
         if let (Some(engine), false) = (&mut operator.engine, operator.answers.is_empty()) {
             let (effect, outcome) = operator.answers.remove(index % operator.answers.len());
@@ -367,9 +385,26 @@ impl World {
         }
     }
 
+    /// The agent of a node prefers a mode; it is made if it is not there.
     pub(crate) fn set_mode(&mut self, number: usize, mode: Mode) {
-        let node = Node { mode: Some(mode), ..Node::default() };
+        let node = self.nodes.get(&name(number)).map(|(_, node)| node.clone()).unwrap_or_default();
+        self.write_node(&name(number), Some(Node { mode: Some(mode), ..node }));
+    }
+
+    pub(crate) fn ask(&mut self, number: usize, pool: &str, ipv4: u64) {
+        let mut node = self.nodes[&name(number)].1.clone();
+        node.requested.insert(pool.into(), Request { ipv4, ipv6: 0 });
         self.write_node(&name(number), Some(node));
+    }
+
+    /// Blocks of a node.
+    pub(crate) fn blocks(&self, number: usize) -> Vec<IpNet> {
+        self.nodes[&name(number)].1.blocks()
+    }
+
+    /// Requests of an operator that did not arrive yet.
+    pub(crate) fn requests(&self, which: usize) -> usize {
+        self.operators[which].requests.len()
     }
 
     pub(crate) fn publish_by_hand(&mut self, number: usize, block: &str) {
