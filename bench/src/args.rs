@@ -148,7 +148,8 @@ impl Args {
 
     /// The command that does the same again, without this machine's paths.
     fn command(&self) -> String {
-        let mut words = vec!["./x bench".to_owned()];
+        let start = if cfg!(debug_assertions) { "cargo run -p kinesin-bench --" } else { "./x bench" };
+        let mut words = vec![start.to_owned()];
         words.extend(self.cases.iter().cloned());
         words.extend(self.full.then(|| "--full".to_owned()));
         words.extend(self.rounds.map(|rounds| format!("--rounds {rounds}")));

@@ -5,6 +5,11 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command, thread};
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
+use crate::traffic::congestion_control;
+
+/// Load average per CPU above which a machine counts as busy; an idle one has some hundredths.
+const BUSY: f64 = 0.25;
+
 /// The machine, and how busy it was with something else.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,7 +36,7 @@ pub struct Facts {
     pub commit: String,
     /// Profile of the build.
     pub profile: &'static str,
-    /// TCP's congestion control.
+    /// Congestion control of the TCP connections.
     pub congestion_control: String,
     /// Versions of what is compared with.
     pub versions: BTreeMap<String, String>,
@@ -64,7 +69,7 @@ impl Facts {
             load_at_end: String::new(),
             commit: commit(),
             profile: if cfg!(debug_assertions) { "dev" } else { "release" },
-            congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control"),
+            congestion_control: congestion_control(),
             versions: ["bridge", "host-local"]
                 .into_iter()
                 .filter_map(|plugin| Some((plugin.to_owned(), plugin_version(&cni_dir.join(plugin))?)))
@@ -72,10 +77,28 @@ impl Facts {
         }
     }
 
-    /// Load average of the last minute.
+    /// Load average of the last minute before the run, per CPU that it may use.
     #[must_use]
-    pub fn load_now() -> f64 {
-        load().split(' ').next().and_then(|minute| minute.parse().ok()).unwrap_or_default()
+    pub fn busy_at_start(&self) -> f64 {
+        let minute = self.load_at_start.split(' ').next().and_then(|minute| minute.parse::<f64>().ok());
+        minute.unwrap_or_default() / self.cpus.max(1) as f64
+    }
+
+    /// Why the figures should not be taken for those of the programs, if there is a reason.
+    #[must_use]
+    pub fn caveats(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.busy_at_start() > BUSY {
+            found.push(format!(
+                "the machine was busy with other work (load {}): no figure here says how fast anything is, and a ratio \
+                 only what is left of it under such load",
+                self.load_at_start
+            ));
+        }
+        if self.profile != "release" {
+            found.push("this was no release build: the agent and the plugin are faster in one".to_owned());
+        }
+        found
     }
 
     /// Notes what the end of a run can tell.
@@ -112,4 +135,19 @@ fn plugin_version(path: &Path) -> Option<String> {
     let told = Command::new(path).env_clear().output().ok()?;
     let told = String::from_utf8_lossy(&told.stderr).lines().next().unwrap_or_default().trim().to_owned();
     Some(if told.is_empty() { "unknown".to_owned() } else { told })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_machine_and_a_dev_build_are_told() {
+        let mut facts = Facts::gather(Path::new("/nonexistent"));
+        (facts.cpus, facts.profile, facts.load_at_start) = (2, "release", "0.10 1.00 4.00".to_owned());
+        assert_eq!(facts.caveats(), Vec::<String>::new());
+        (facts.profile, facts.load_at_start) = ("dev", "6.01 1.00 4.00".to_owned());
+        let told = facts.caveats();
+        assert!(told.len() == 2 && told[0].contains("6.01") && told[1].contains("release"), "{told:?}");
+    }
 }

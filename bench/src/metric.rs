@@ -102,10 +102,11 @@ impl Metric {
         !matches!(self, Self::MachineCpuPerGb | Self::Loss)
     }
 
-    /// Whether contenders are compared by it: a share that is 0 for one of them has no ratio.
+    /// Whether contenders are compared by it: a share that is 0 for one of them has no ratio, and the longest of all is a
+    /// single call, whose ratio would say nothing about the next.
     #[must_use]
     pub const fn is_compared(self) -> bool {
-        !matches!(self, Self::Loss)
+        !matches!(self, Self::Loss | Self::AddMax)
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Between two runs, for what the one before left to do: the agent's writes to the API, memory that is given back.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(50);
 /// The agent's start takes seconds and scatters little.
 const AGENT_ROUNDS: usize = 5;
 
@@ -60,9 +60,8 @@ pub async fn run(request: &Request, interrupt: &Interrupt) -> Result<Report, Ben
     }
     let begun = Instant::now();
     let mut facts = Facts::gather(&request.cni_dir);
-    let busy = Facts::load_now();
-    if busy > 0.5 {
-        say(&format!("the machine is busy (load {busy}): the spread of the figures will show it"));
+    for caveat in facts.caveats() {
+        say(&caveat);
     }
     let in_arena = |case: &Case| *case != Case::Programs;
     let takes_part = |contender: &Contender| {

@@ -12,6 +12,8 @@ mod sockets;
 mod stream;
 mod sys;
 
+pub use sockets::congestion_control;
+
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use kinesin_netlink::NetNs;

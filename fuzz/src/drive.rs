@@ -9,7 +9,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{self, Command, ExitCode, Stdio},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -27,6 +27,8 @@ const TIMEOUT_SECONDS: u32 = 20;
 const MEMORY_MB: u32 = 2048;
 /// How long the fuzzer may look for the failure that is planted for it; it takes a fraction of a second.
 const PLANTED_SECONDS: u64 = 60;
+/// A corpus takes this many inputs from the engine; more would be files that nobody misses.
+const MAX_KEPT: usize = 40;
 /// End of a failed run's log that is shown, in lines.
 const SHOWN_LINES: usize = 40;
 
@@ -57,7 +59,7 @@ pub(crate) fn fuzz(targets: &[Target], arguments: &[OsString]) -> ExitCode {
     }))
 }
 
-/// `keep NAME|all`: the smallest set of inputs, old and found, that still reaches everything becomes the corpus.
+/// `keep NAME|all`: the inputs, old and found, that together reach most become the corpus.
 pub(crate) fn keep(targets: &[Target], arguments: &[OsString]) -> ExitCode {
     let chosen = match arguments {
         [name] => chosen(targets, name),
@@ -92,17 +94,38 @@ fn out_of(target: &Target) -> Outcome<PathBuf> {
     Ok(out)
 }
 
+/// Where a target may write, gone with its process: in memory where there is such a place, since a target that waits for a
+/// disk runs a tenth of the inputs.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(target: &Target) -> Outcome<Self> {
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_owned() } else { env::temp_dir() };
+        let path = parent.join(format!("kinesin-fuzz-{}-{}", target.name, process::id()));
+        fs::create_dir_all(&path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nothing can be done about it here, and nothing depends on it.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// The engine in a process of its own, its words in the log.
 fn engine(target: &Target, out: &Path, arguments: &[&OsStr]) -> Outcome<bool> {
     let log = fs::File::create(out.join("log"))?;
+    let scratch = Scratch::new(target)?;
     let status = Command::new(env::current_exe()?)
         .args(["engine", target.name, "-print_final_stats=1", "-verbosity=1"])
         .arg(format!("-timeout={TIMEOUT_SECONDS}"))
         .arg(format!("-rss_limit_mb={MEMORY_MB}"))
         .arg(format!("-max_len={}", target.max_bytes))
         .args(arguments)
-        // What the targets write has no business outside of it.
-        .env("TMPDIR", out)
+        .env("TMPDIR", &scratch.0)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -187,16 +210,29 @@ fn merge(target: &Target) -> Outcome {
     let _ = fs::remove_dir_all(&kept);
     fs::create_dir(&kept)?;
     let found = out.join("found");
+    // Without counters: what is worth a file is a way that no other input goes, not how often it goes it.
     // The corpus first: of two inputs that reach the same, the one that is there already stays.
     let merged = engine(
         target,
         &out,
-        &[OsStr::new("-set_cover_merge=1"), kept.as_os_str(), corpus.as_os_str(), found.as_os_str()],
+        &[
+            OsStr::new("-set_cover_merge=1"),
+            OsStr::new("-use_counters=0"),
+            kept.as_os_str(),
+            corpus.as_os_str(),
+            found.as_os_str(),
+        ],
     )?;
     if !merged {
         return Err(format!("{}: an input fails; see {}", target.name, out.join("log").display()).into());
     }
-    let kept_inputs = replay::inputs(&kept)?;
+    let mut kept_inputs = replay::inputs(&kept)?;
+    // The engine writes them in the order in which it chose them: each adds less than the one before.
+    kept_inputs.sort_by_cached_key(|path| fs::metadata(path).and_then(|found| found.modified()).ok());
+    kept_inputs.truncate(MAX_KEPT);
+    if kept_inputs.is_empty() {
+        return Err(format!("{}: nothing was kept; see {}", target.name, out.join("log").display()).into());
+    }
     let contents: Vec<Vec<u8>> = kept_inputs.iter().map(fs::read).collect::<Result<_, _>>()?;
     let (mut added, mut removed) = (0, 0);
     let mut there = Vec::new();

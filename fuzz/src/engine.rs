@@ -4,7 +4,9 @@
 #![expect(unsafe_code, reason = "libFuzzer is C++ and calls back with a pointer and a length")]
 
 use std::{
+    env,
     ffi::{CString, OsString, c_char, c_int},
+    iter,
     os::unix::ffi::OsStringExt as _,
     panic,
     process::{self, ExitCode},
@@ -48,9 +50,18 @@ pub(crate) fn run(targets: &[Target], arguments: &[OsString]) -> ExitCode {
         say(info);
         process::abort();
     }));
-    // The engine takes the first for the program's name. A NUL cannot come out of an argument.
-    let texts: Vec<CString> =
-        arguments.iter().filter_map(|argument| CString::new(argument.clone().into_vec()).ok()).collect();
+    // The engine takes the first for the program's name, and to merge corpora it hands that to a shell, with arguments behind
+    // it, to start this again.
+    let Ok(program) = env::current_exe() else {
+        eprintln!("fuzz: cannot find the way back to this program");
+        return ExitCode::FAILURE;
+    };
+    let mut again = OsString::from("'");
+    again.push(program);
+    again.push(format!("' engine {}", target.name));
+    let arguments = iter::once(&again).chain(&arguments[1..]);
+    // A NUL cannot come out of an argument.
+    let texts: Vec<CString> = arguments.filter_map(|argument| CString::new(argument.clone().into_vec()).ok()).collect();
     let mut pointers: Vec<*mut c_char> = texts.iter().map(|text| text.as_ptr().cast_mut()).collect();
     // Lossless: a command line is shorter.
     let mut count = pointers.len() as c_int;

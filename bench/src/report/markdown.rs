@@ -6,11 +6,11 @@ use super::{MetricReport, Report, goals, number};
 use crate::case::Contender;
 
 const METHOD: &str = "\
-Each figure is the median of the rounds (of a maximum: the largest), with the interquartile range in percent of it. Below
-it stands how many times as good as the other Kinesin is: above 1 Kinesin is better, whichever way the figure goes. That
-is the median of the rounds' ratios, in brackets with the 95 % interval of the sign test: *better*, *worse*, or *equal*
-where the interval holds 1. Contenders run in turns, every second
-round backwards (ABBA), so that a machine which gets slower favours nobody.
+Each figure is the median of the rounds (a maximum is that of all rounds, and not compared), with the interquartile range
+in percent of it. Below it stands how many times as good as the other Kinesin is: above 1 Kinesin is better, whichever way
+the figure goes. That is the median of the rounds' ratios, in brackets with the 95 % interval of the sign test: *better*,
+*worse*, or *equal* where the interval holds 1. Contenders run in turns, every second round backwards (ABBA), so that a
+machine which gets slower favours nobody.
 
 `veth` is a bare veth pair (the floor; the same for both scopes), `routing` the kernel's forwarding with host routes,
 `bridge` the reference plugins `bridge` and `host-local` without masquerading. `kinesin`, `routing` and `bridge` run on
@@ -41,6 +41,9 @@ fn head(report: &Report, page: &mut String) -> std::fmt::Result {
         "One run of `{}`, {}, written by that command. Commit {}.\n",
         report.command, facts.date, facts.commit
     )?;
+    for caveat in facts.caveats() {
+        writeln!(page, "**Caution:** {caveat}.\n")?;
+    }
     let kind = if facts.is_virtual { "virtual machine" } else { "machine" };
     writeln!(
         page,

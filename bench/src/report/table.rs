@@ -25,6 +25,9 @@ pub(super) fn render(report: &Report) -> String {
 fn head(report: &Report, text: &mut String) -> std::fmt::Result {
     let (facts, settings) = (&report.facts, &report.settings);
     writeln!(text, "kernel {} on {} x {}, load {}", facts.kernel, facts.cpus, facts.cpu, facts.load_at_start)?;
+    for caveat in facts.caveats() {
+        writeln!(text, "CAUTION: {caveat}")?;
+    }
     writeln!(
         text,
         "{} interleaved rounds of {} s; median (first to third quartile of the rounds), then how many times as good\n\

@@ -1,7 +1,8 @@
 //! Sockets in pods, and threads on CPUs.
 
 use std::{
-    io,
+    ffi::OsString,
+    fs, io,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
     time::Duration,
@@ -13,6 +14,16 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt},
     unistd::{Pid, gettid},
 };
+
+/// What connections use: cubic, Linux' default, or the machine's own where that is not to be had.
+#[must_use]
+pub fn congestion_control() -> String {
+    let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
+    if read("tcp_available_congestion_control").split_ascii_whitespace().any(|found| found == "cubic") {
+        return "cubic".to_owned();
+    }
+    read("tcp_congestion_control").trim().to_owned()
+}
 
 /// No system call waits longer: a path that breaks ends the run with an error instead of holding it up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,6 +58,8 @@ pub(super) fn connect_tcp(netns: &NetNs, to: SocketAddr, max_segment: Option<u32
         if let Some(bytes) = max_segment {
             setsockopt(&fd, sockopt::TcpMaxSeg, &bytes)?;
         }
+        // One that paces, such as bbr, would measure its own model of the path instead of what the path costs.
+        setsockopt(&fd, sockopt::TcpCongestion, &OsString::from(congestion_control()))?;
         // SO_SNDTIMEO bounds connect as well (socket(7)).
         let stream = TcpStream::from(fd);
         stream.set_write_timeout(Some(PATIENCE))?;
