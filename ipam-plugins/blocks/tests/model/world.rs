@@ -243,10 +243,10 @@ impl World {
     /// A request or its answer is lost. The request may still arrive later, which only those that write notice.
     fn lose(&mut self, which: usize, index: usize) {
         let operator = &mut self.operators[which];
-        let (effect, delayed) = if index % 2 == 0 && !operator.requests.is_empty() {
+        let (effect, delayed) = if index.is_multiple_of(2) && !operator.requests.is_empty() {
             let (effect, read) = operator.requests.remove(index / 2 % operator.requests.len());
             let writes = matches!(effect, Effect::WriteClaims { .. } | Effect::PatchNode { .. });
-            (effect.clone(), (writes && index % 4 == 0).then_some((effect, read)))
+            (effect.clone(), (writes && index.is_multiple_of(4)).then_some((effect, read)))
         } else if !operator.answers.is_empty() {
             (operator.answers.remove(index / 2 % operator.answers.len()).0, None)
         } else {
