@@ -1,5 +1,7 @@
 //! PodCIDRClaims of `kinesin.io/v1alpha1`: which node has which block of a range.
 
+#![expect(clippy::duplicated_attributes, reason = "the lint takes the parts of two print columns for one")]
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
