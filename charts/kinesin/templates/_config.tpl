@@ -128,22 +128,19 @@ The keys of the ConfigMap cilium-config. files/keys.json is the table that core/
   {{- $_ := unset $map "auto-direct-node-routes" -}}
 {{- end -}}
 
-{{/* Defaults of the chosen IPAM mode, and no options of the others. */}}
+{{/*
+Defaults of the chosen IPAM mode; what the values set stays in any mode, since nodes may be on their way from one to another.
+Those of IPv6 are of no use without it, and how much is kept ready per pool is left to the agent's own default.
+*/}}
 {{- $mode := get $map "ipam" -}}
 {{- range $entry := $table.keys -}}
   {{- if and (eq $entry.class "backend") $entry.path (hasKey $entry "default") (eq (replace "-" "_" $mode) (get $entry "backend")) -}}
-    {{- if not (hasKey $map $entry.key) -}}{{- $_ := set $map $entry.key $entry.default -}}{{- end -}}
+    {{- $unused := and (hasPrefix "cluster-pool-ipv6-" $entry.key) (ne (get $map "enable-ipv6") "true") -}}
+    {{- if not (or $unused (hasKey $map $entry.key) (eq $entry.key "ipam-multi-pool-pre-allocation")) -}}
+      {{- $_ := set $map $entry.key $entry.default -}}
+    {{- end -}}
   {{- end -}}
 {{- end -}}
-{{- if ne $mode "cluster-pool" -}}
-  {{- $_ := unset $map "cluster-pool-ipv4-cidr" -}}
-  {{- $_ := unset $map "cluster-pool-ipv4-mask-size" -}}
-{{- end -}}
-{{- if or (ne $mode "cluster-pool") (ne (get $map "enable-ipv6") "true") -}}
-  {{- $_ := unset $map "cluster-pool-ipv6-cidr" -}}
-  {{- $_ := unset $map "cluster-pool-ipv6-mask-size" -}}
-{{- end -}}
-{{- if ne $mode "multi-pool" -}}{{- $_ := unset $map "auto-create-cilium-pod-ip-pools" -}}{{- end -}}
 
 {{- range $entry := $table.keys -}}
   {{- if and (eq $entry.class "unbuilt") (hasKey $map $entry.key) -}}

@@ -32,6 +32,22 @@ fn seed_values_become_the_keys_that_the_seed_shows() {
     assert_eq!(multi["auto-create-cilium-pod-ip-pools"], "default=ipv4-cidrs:172.20.0.0/16;ipv4-mask-size:28");
 }
 
+#[test]
+fn keys_of_another_mode_are_there_if_they_are_set() {
+    let cidrs = "clusterPoolIPv4PodCIDRList: [10.9.0.0/16], clusterPoolIPv6MaskSize: 112";
+    for (mode, ipv6) in [("kubernetes", false), ("multi-pool", true), ("cluster-pool", false), ("cluster-pool", true)] {
+        let values = format!("ipv6: {{enabled: {ipv6}}}\nipam: {{mode: {mode}, operator: {{{cidrs}}}}}");
+        compare(&values, &values);
+        let map = config_map(&rendered(&values));
+        assert_eq!(map["cluster-pool-ipv4-cidr"], "10.9.0.0/16", "{values}");
+        assert_eq!(map["cluster-pool-ipv6-mask-size"], "112", "{values}");
+        let defaults = |key: &str| map.contains_key(key);
+        assert_eq!(defaults("cluster-pool-ipv4-mask-size"), mode == "cluster-pool", "{values}");
+        assert_eq!(defaults("cluster-pool-ipv6-cidr"), mode == "cluster-pool" && ipv6, "{values}");
+        assert!(!defaults("ipam-multi-pool-pre-allocation"), "{values}");
+    }
+}
+
 /// A value that differs from the default and that the kind allows.
 fn another(key: &keys::Key) -> Value {
     match key.kind {
@@ -74,8 +90,7 @@ fn every_key_with_an_effect_reaches_the_config_map() {
     compare("every key", &text);
     let map = config_map(&rendered(&text));
     for key in keys::all().filter(written) {
-        let of_a_pool = key.key.starts_with("cluster-pool-");
-        assert!(of_a_pool || map.get(key.key).is_some_and(|value| value != key.default), "{}", key.key);
+        assert!(map.get(key.key).is_some_and(|value| value != key.default), "{}", key.key);
     }
 }
 
