@@ -413,7 +413,7 @@ need_fuzzer() {
     lock
     [[ ! -s $libfuzzer ]] || return 0
     command -v c++ >/dev/null || need_packages "to compile libFuzzer" g++
-    step "libFuzzer $libfuzzer_version, to fuzz: compiling, half a minute" compile_libfuzzer
+    step "libFuzzer $libfuzzer_version, to fuzz: compiling, up to a minute" compile_libfuzzer
 }
 
 compile_libfuzzer() {
@@ -425,6 +425,7 @@ compile_libfuzzer() {
             "libfuzzer-sys = \"=$libfuzzer_version\"" >"$place/Cargo.toml" &&
         (cd "$place" && cargo vendor --quiet sources >/dev/null) || return
     # The programs have a main of their own.
+    # shellcheck disable=SC2016 # the inner shell's parameters
     find "$place/sources/libfuzzer-sys/libfuzzer" -maxdepth 1 -name '*.cpp' ! -name FuzzerMain.cpp -print0 |
         xargs -0 -P "$(nproc)" -I '{}' sh -c 'c++ -O2 -std=c++17 -fno-omit-frame-pointer -w -c "$1" \
             -o "$2/$(basename "$1" .cpp).o"' sh '{}' "$place/objects" &&
