@@ -18,11 +18,13 @@ use kinesin_core::capability::{Capability, ThisMachine};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use wrong::Fault;
 
-const PROVIDES: &[Capability] = &[Capability::IPV4, Capability::IPV6, Capability::NAMED_POOLS];
+const PROVIDES: &[Capability] =
+    &[Capability::IPV4, Capability::IPV6, Capability::NAMED_POOLS, Capability::BLOCKS_GIVEN_POOLS];
 /// What the references provide in part; what they are not asked for must not be judged.
 const PARTS: &[(&str, &[Capability])] = &[
     ("dual_with_pools", PROVIDES),
-    ("dual", &[Capability::IPV4, Capability::IPV6]),
+    ("dual", &[Capability::IPV4, Capability::IPV6, Capability::BLOCKS_GIVEN_POD_CIDRS]),
+    // These take whatever blocks they are given.
     ("ipv4", &[Capability::IPV4]),
     ("ipv6", &[Capability::IPV6, Capability::NAMED_POOLS]),
 ];
@@ -31,7 +33,8 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for (part, provides) in PARTS {
         for behaviour in ipam::BEHAVIOURS {
-            let harness = || ipam::Harness::new("reference", provides, reference::ipam::build);
+            let build = |context: &_| reference::ipam::build(provides, context);
+            let harness = move || ipam::Harness::new("reference", provides, build);
             trials.push(passes("ipam", part, behaviour, harness));
         }
         for behaviour in routing::BEHAVIOURS {
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
         }
     }
     for fault in wrong::ipam::FAULTS {
-        let build = |context: &_| wrong::ipam::build(fault.name, context);
+        let build = |context: &_| wrong::ipam::build(fault.name, PROVIDES, context);
         let harness = move || ipam::Harness::new("wrong", PROVIDES, build);
         trials.push(catches("ipam", ipam::BEHAVIOURS, fault, harness));
     }

@@ -79,9 +79,9 @@ impl Growing {
     /// `Exhausted`, `UnknownPool`, `NotReady`; nothing is leased then.
     pub fn allocate(&mut self, request: &AllocateRequest, now: Instant) -> Result<Lease, IpamError> {
         let outcome = self.allocator.allocate(request);
-        if outcome.is_ok() {
-            self.waiting.served(&request.owner);
-        } else {
+        // Only its last try counts: one that failed earlier for another pool or family is no need any more.
+        self.waiting.forget(&request.owner);
+        if outcome.is_err() {
             let pool = request.pool.as_deref().unwrap_or(&self.allocator.mode().default_pool).to_owned();
             // Each family that lacks an address is waited for, so that one answer can bring both.
             for family in request.families.iter() {

@@ -24,8 +24,8 @@ impl Waiting {
         self.pools.entry((pool.to_owned(), family)).or_default().insert(owner.clone(), now);
     }
 
-    /// Notes that an owner has what it asked for.
-    pub(crate) fn served(&mut self, owner: &Owner) {
+    /// Forgets an owner: it has what it asked for, or asks anew.
+    pub(crate) fn forget(&mut self, owner: &Owner) {
         self.retain(|who, _| who != owner);
     }
 
@@ -77,7 +77,7 @@ mod tests {
         waiting.note("vac", Family::V6, &pod("a"), start);
         assert_eq!((waiting.count("vac", Family::V4, start), waiting.count("vac", Family::V6, start)), (3, 1));
         assert_eq!(waiting.count("other", Family::V4, start), 0);
-        waiting.served(&pod("a"));
+        waiting.forget(&pod("a"));
         assert_eq!((waiting.count("vac", Family::V4, start), waiting.count("vac", Family::V6, start)), (2, 0));
         let late = start + WAITING_EXPIRES;
         assert_eq!(waiting.count("vac", Family::V4, late), 0);

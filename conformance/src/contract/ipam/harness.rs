@@ -4,7 +4,8 @@ use std::{net::IpAddr, sync::Arc};
 
 use kinesin_core::{
     capability::Capability,
-    ipam::{AllocateRequest, Block, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease, Owner},
+    config::Section,
+    ipam::{AllocateRequest, Block, BlockSource, Demand, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease, Owner},
     registry::{BuildContext, BuildError, IpamBackend},
     values::{Families, Family},
 };
@@ -18,12 +19,17 @@ use crate::{
     outcome::Stop,
 };
 
+/// Option of modes that let a block rest before they give it back, in seconds.
+const LINGER: &str = "releaseAfterSeconds";
+
 type Make = dyn Fn(&BuildContext) -> Result<Arc<dyn Ipam>, BuildError> + Send + Sync;
 
 /// How instances of one implementation are made.
 pub struct Harness {
     name: String,
     provides: Vec<Capability>,
+    /// Options of nodes whose blocks must not have to rest before they are given back.
+    eager: serde_json::Map<String, serde_json::Value>,
     make: Box<Make>,
 }
 
@@ -31,7 +37,10 @@ impl Harness {
     /// Of a registered backend, with its section at its defaults.
     #[must_use]
     pub fn of(backend: &'static IpamBackend) -> Self {
-        Self::new(backend.name, backend.provides, backend.build)
+        let harness = Self::new(backend.name, backend.provides, backend.build);
+        let has_key = backend.defaults.lines().any(|line| line.split('=').next().unwrap_or("").trim() == LINGER);
+        let eager = if has_key { [(LINGER.to_owned(), 0.into())].into_iter().collect() } else { harness.eager };
+        Self { eager, ..harness }
     }
 
     /// Of an implementation that is in no registry, by its name and what it provides.
@@ -40,20 +49,37 @@ impl Harness {
         provides: &[Capability],
         make: impl Fn(&BuildContext) -> Result<Arc<dyn Ipam>, BuildError> + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.to_owned(), provides: provides.to_vec(), make: Box::new(make) }
+        Self { name: name.to_owned(), provides: provides.to_vec(), eager: serde_json::Map::new(), make: Box::new(make) }
     }
 
-    /// A fresh node with a first instance.
+    /// A fresh node with a first instance, every option at its default.
     pub(super) fn node(&self) -> Result<Node<'_>, Stop> {
-        let (families, dir, waiter) = (families(&self.name, &self.provides)?, directory()?, Waiter::new()?);
-        let ipam = self.start(families, &dir)?;
-        let named_pools = self.provides.contains(&Capability::NAMED_POOLS);
-        Ok(Node { harness: self, families, named_pools, dir, waiter, ipam })
+        self.node_with(&serde_json::Map::new())
     }
 
-    fn start(&self, families: Families, dir: &TempDir) -> Result<Arc<dyn Ipam>, Stop> {
-        let built = (self.make)(&context(&self.name, families, dir.path()));
-        built.map_err(|error| Stop::broken(format!("cannot be built with its defaults: {error}")))
+    /// A fresh node that gives blocks back as soon as it does not need them, where the mode has the option.
+    pub(super) fn eager_node(&self) -> Result<Node<'_>, Stop> {
+        self.node_with(&self.eager)
+    }
+
+    fn node_with(&self, options: &serde_json::Map<String, serde_json::Value>) -> Result<Node<'_>, Stop> {
+        let (families, dir, waiter) = (families(&self.name, &self.provides)?, directory()?, Waiter::new()?);
+        let ipam = self.start(families, &dir, options)?;
+        let named_pools = self.provides.contains(&Capability::NAMED_POOLS);
+        let asks = BlockSource::of(&self.provides) != BlockSource::NodePodCidrs;
+        Ok(Node { harness: self, families, named_pools, asks, options: options.clone(), dir, waiter, ipam })
+    }
+
+    fn start(
+        &self,
+        families: Families,
+        dir: &TempDir,
+        options: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<Arc<dyn Ipam>, Stop> {
+        let section = Section::new(&self.name, options.clone());
+        let built = (self.make)(&BuildContext { section, ..context(&self.name, families, dir.path()) });
+        let changed = if options.is_empty() { String::new() } else { format!(" but {options:?}") };
+        built.map_err(|error| Stop::broken(format!("cannot be built with its defaults{changed}: {error}")))
     }
 }
 
@@ -71,6 +97,9 @@ pub(super) struct Node<'a> {
     pub(super) families: Families,
     /// Whether requests may choose a pool other than the default one.
     pub(super) named_pools: bool,
+    /// Whether somebody serves its demand and takes its blocks back.
+    pub(super) asks: bool,
+    options: serde_json::Map<String, serde_json::Value>,
     dir: TempDir,
     waiter: Waiter,
     pub(super) ipam: Arc<dyn Ipam>,
@@ -79,7 +108,7 @@ pub(super) struct Node<'a> {
 impl Node<'_> {
     /// The agent ends without a word, and another one starts.
     pub(super) fn restart(&mut self) -> Result<(), Stop> {
-        self.ipam = self.harness.start(self.families, &self.dir)?;
+        self.ipam = self.harness.start(self.families, &self.dir, &self.options)?;
         Ok(())
     }
 
@@ -115,8 +144,11 @@ impl Node<'_> {
         who: &str,
         families: Families,
     ) -> Result<Result<Lease, IpamError>, Stop> {
-        let request = AllocateRequest { pool: pool.map(str::to_owned), ..request(who, families) };
-        self.waiter.wait("allocate", self.ipam.allocate(&request))
+        self.request(&AllocateRequest { pool: pool.map(str::to_owned), ..request(who, families) })
+    }
+
+    pub(super) fn request(&self, request: &AllocateRequest) -> Result<Result<Lease, IpamError>, Stop> {
+        self.waiter.wait("allocate", self.ipam.allocate(request))
     }
 
     /// Leases what must be there to lease, of every family that is served.
@@ -151,6 +183,15 @@ impl Node<'_> {
     pub(super) fn release(&self, who: &str) -> Result<Option<Lease>, Stop> {
         let released = self.waiter.wait("release", self.ipam.release(who))?;
         released.map_err(|error| Stop::broken(format!("release of {who:?} failed: {error}")))
+    }
+
+    pub(super) fn demand(&self) -> Demand {
+        self.ipam.demand()
+    }
+
+    pub(super) fn give_back(&self) -> Result<Vec<Block>, Stop> {
+        let given = self.waiter.wait("give_back", self.ipam.give_back())?;
+        given.map_err(|error| Stop::broken(format!("give_back failed: {error}")))
     }
 
     pub(super) fn retire(&self) -> Result<Result<(), IpamError>, Stop> {

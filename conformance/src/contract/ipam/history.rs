@@ -2,13 +2,14 @@
 
 use kinesin_core::{
     ipam::{IpamDesired, IpamError, Lease},
-    values::Families,
+    values::{Families, Family},
 };
 use proptest::prelude::*;
 
 use super::{
     harness::{DEFAULT_POOL, Harness, Node, block_of, ip, request},
     model::{Breach, Model, demand},
+    owed::Owed,
 };
 use crate::{
     contract::property::{holds, lines},
@@ -63,6 +64,8 @@ enum Step {
         from: u8,
         who: u8,
     },
+    /// The control plane takes what the node does not need.
+    GiveBack,
     Retire,
 }
 
@@ -118,6 +121,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => pool.prop_map(|pool| Step::Exhaust { pool }),
         1 => Just(Step::Restart),
         1 => (0..WHO, 0..WHO).prop_map(|(from, who)| Step::Steal { from, who }),
+        2 => Just(Step::GiveBack),
         1 => Just(Step::Retire),
     ];
     (apply, prop::collection::vec(step, 1..40)).prop_map(|(first, mut rest)| {
@@ -127,7 +131,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn play(harness: &Harness, steps: &[Step]) -> Result<(), End> {
-    let mut node = harness.node()?;
+    let mut node = harness.eager_node()?;
     let mut model = Model::default();
     for step in steps {
         match step {
@@ -145,8 +149,10 @@ fn play(harness: &Harness, steps: &[Step]) -> Result<(), End> {
             Step::Exhaust { pool } => exhaust(&node, &mut model, *pool)?,
             Step::Restart => restart(&mut node, &mut model)?,
             Step::Steal { from, who } => steal(&node, &model, &name(*from), &name(*who))?,
+            Step::GiveBack => give_back(&node, &mut model)?,
             Step::Retire => retire(&node, &mut model)?,
         }
+        model.owed.counted(&node, &model.leases)?;
     }
     Ok(())
 }
@@ -167,6 +173,7 @@ fn apply(node: &Node<'_>, model: &mut Model, desired: IpamDesired) -> Result<(),
     if let Err(error) = node.apply(&desired)? {
         return Err(Breach { id: "IPAM-8", text: format!("apply of {desired:?} failed: {error}") }.into());
     }
+    model.owed.applied(&desired.blocks);
     model.desired = desired;
     let first = node.snapshot();
     model.holds("IPAM-8", &first)?;
@@ -184,8 +191,12 @@ fn allocate(
     families: Families,
 ) -> Result<bool, End> {
     let answer = node.allocate_from(pool, who, families)?;
-    model.allocated(pool.unwrap_or(DEFAULT_POOL), who, families, &answer)?;
-    model.holds(if answer.is_ok() { "IPAM-3" } else { "IPAM-4" }, &node.snapshot())?;
+    let (pool, snapshot) = (pool.unwrap_or(DEFAULT_POOL), node.snapshot());
+    model.allocated(pool, who, families, &answer)?;
+    model.holds(if answer.is_ok() { "IPAM-3" } else { "IPAM-4" }, &snapshot)?;
+    // After a good answer none is missing.
+    let lacks = |family: &Family| model.leases.get(who).is_none_or(|lease| lease.address(*family).is_none());
+    model.owed.tried(who, pool, families.iter().filter(lacks), &snapshot);
     Ok(answer.is_ok())
 }
 
@@ -235,7 +246,15 @@ fn restart(node: &mut Node<'_>, model: &mut Model) -> Result<(), End> {
             told_as("IPAM-5", node.release(&who))?;
         }
     }
+    model.owed.restarted(&node.snapshot());
     model.holds("IPAM-6", &node.snapshot())?;
+    Ok(())
+}
+
+fn give_back(node: &Node<'_>, model: &mut Model) -> Result<(), End> {
+    let answer = told_as("IPAM-13", node.give_back())?;
+    model.owed.gave_back(node, &model.desired, &model.leases, answer)?;
+    model.holds("IPAM-13", &node.snapshot())?;
     Ok(())
 }
 
@@ -254,7 +273,7 @@ fn retire(node: &Node<'_>, model: &mut Model) -> Result<(), End> {
     let answer = node.retire()?;
     if model.leases.is_empty() {
         demand!(answer.is_ok(), "IPAM-10", "nothing is leased, and retire answers {answer:?}");
-        model.desired = IpamDesired::default();
+        (model.desired, model.owed) = (IpamDesired::default(), Owed::default());
         let files = node.files()?;
         demand!(files.is_empty(), "IPAM-10", "retire left the files {files:?}");
     } else {

@@ -1,12 +1,14 @@
 //! The contract of [`kinesin_core::ipam::Ipam`].
 //!
 //! Each behaviour is judged twice: by a short story of its own, and by random histories (lease, release, restart,
-//! change of blocks, exhaustion) against a model, of which only the breaches of that behaviour count.
+//! change of blocks, exhaustion, giving back) against a model, of which only the breaches of that behaviour count.
 
 mod behaviours;
+mod growth;
 mod harness;
 mod history;
 mod model;
+mod owed;
 mod pools;
 
 pub use harness::Harness;
@@ -30,4 +32,8 @@ pub const BEHAVIOURS: &[Behaviour<Harness>] = &[
     Behaviour { id: "IPAM-9", title: "reserved addresses are never leased", judge: behaviours::ipam_9 },
     Behaviour { id: "IPAM-10", title: "retire waits for leases and leaves nothing", judge: behaviours::ipam_10 },
     Behaviour { id: "IPAM-11", title: "addresses come from the requested pool", judge: pools::ipam_11 },
+    Behaviour { id: "IPAM-12", title: "demand counts leases and owners that wait", judge: growth::ipam_12 },
+    Behaviour { id: "IPAM-13", title: "blocks that were given back give no lease", judge: growth::ipam_13 },
+    Behaviour { id: "IPAM-14", title: "what is left after giving back is what is wanted", judge: growth::ipam_14 },
+    Behaviour { id: "IPAM-15", title: "a block that comes again gives leases again", judge: growth::ipam_15 },
 ];

@@ -11,6 +11,8 @@ use kinesin_core::{
     values::{Families, Family},
 };
 
+use super::owed::Owed;
+
 /// A breach of one behaviour.
 #[derive(Debug, Clone)]
 pub(super) struct Breach {
@@ -50,6 +52,8 @@ fn optional(block: &Block, ip: IpAddr) -> bool {
 pub(super) struct Model {
     pub(super) desired: IpamDesired,
     pub(super) leases: BTreeMap<String, Lease>,
+    /// Who waits, and which blocks were given back.
+    pub(super) owed: Owed,
     /// Addresses that were leased at some time.
     used: BTreeSet<IpAddr>,
 }
@@ -113,6 +117,7 @@ impl Model {
                 let holder = &holder.attachment;
                 return Err(Breach { id: "IPAM-2", text: format!("{ip} of {holder:?} was leased to {who:?} too") });
             }
+            demand!(!self.owed.given_back.contains(block), "IPAM-13", "{ip} is of {block:?}, which was given back");
             demand!(block.pool == pool, "IPAM-11", "{ip} of pool {:?} was leased from {pool:?}", block.pool);
             demand!(!self.desired.reserved.contains(ip), "IPAM-9", "{ip} is reserved and was leased");
             let draining =
@@ -126,13 +131,16 @@ impl Model {
 
     /// Judges a refusal: some missing family must have nothing left.
     fn refused(&self, pool: &str, missing: &[Family], error: &IpamError) -> Result<(), Breach> {
-        let of_pool = || self.desired.blocks.iter().filter(|block| block.pool == pool);
+        let named = || self.desired.blocks.iter().filter(|block| block.pool == pool);
+        let of_pool = || named().filter(|block| !self.owed.given_back.contains(*block));
         let of = |family: Family| of_pool().filter(move |block| Family::of_net(&block.cidr) == family);
         if of_pool().next().is_none() {
             let told = matches!(
                 error,
                 IpamError::UnknownPool { .. } | IpamError::NotReady { .. } | IpamError::PoolNotReady { .. }
             );
+            // One whose blocks were all given back may also be called full.
+            let told = told || (named().next().is_some() && matches!(error, IpamError::Exhausted { .. }));
             demand!(told, "IPAM-11", "pool {pool:?} has no blocks, and the answer is {error:?}");
             return Ok(());
         }
@@ -149,8 +157,10 @@ impl Model {
             demand!(told, "IPAM-7", "a pool without a free address answered {error:?}");
             return Ok(());
         }
-        let free: Vec<IpAddr> =
-            missing.iter().flat_map(|family| of(*family)).flat_map(|block| self.free(block)).collect();
+        let left = || missing.iter().flat_map(|family| of(*family)).filter(|block| !self.free(block).is_empty());
+        let free: Vec<IpAddr> = left().flat_map(|block| self.free(block)).collect();
+        let again = left().all(|block| self.owed.come_again.contains(block));
+        demand!(!again, "IPAM-15", "{free:?} are of blocks that were given back and came again, and {error}");
         demand!(!free.iter().all(|ip| self.used.contains(ip)), "IPAM-5", "{free:?} were released, and {error}");
         Err(Breach { id: "IPAM-7", text: format!("{free:?} are free, and {error}") })
     }
@@ -170,7 +180,14 @@ impl Model {
             });
         }
         for (used, block) in snapshot.blocks.iter().zip(&self.desired.blocks) {
-            demand!(used.block == *block && !used.draining, "IPAM-8", "{block:?} was applied, and {used:?} is used");
+            demand!(used.block == *block, "IPAM-8", "{block:?} was applied, and {used:?} is used");
+            if self.owed.given_back.contains(block) {
+                demand!(used.draining, "IPAM-13", "{block:?} was given back, and gives leases: {used:?}");
+            } else if self.owed.come_again.contains(block) {
+                demand!(!used.draining, "IPAM-15", "{block:?} came again, and gives no leases: {used:?}");
+            } else {
+                demand!(!used.draining, "IPAM-8", "{block:?} was applied, and gives no leases: {used:?}");
+            }
         }
         demand!(snapshot.blocks.len() >= self.desired.blocks.len(), "IPAM-8", "blocks are missing: {snapshot:?}");
         for used in &snapshot.blocks {

@@ -32,7 +32,10 @@ pub(super) fn ipam_11(harness: &Harness) -> Judged {
                 ensure!(!leases.is_empty(), "pool {pool:?} gave nothing, since {error}");
                 continue;
             }
-            let told = matches!(error, IpamError::UnknownPool { .. } | IpamError::NotReady { .. });
+            let told = matches!(
+                error,
+                IpamError::UnknownPool { .. } | IpamError::NotReady { .. } | IpamError::PoolNotReady { .. }
+            );
             ensure!(told && leases.is_empty(), "a pool without blocks gave {leases:?} and answered {error:?}");
             ensure!(node.snapshot() == before, "a pool without blocks left {:?}", node.snapshot());
         }

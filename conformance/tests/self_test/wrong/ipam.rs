@@ -1,9 +1,10 @@
 //! Faults of `Ipam`, around the reference.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -11,7 +12,8 @@ use std::{
 use async_trait::async_trait;
 use ipnet::IpNet;
 use kinesin_core::{
-    ipam::{AllocateRequest, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease},
+    capability::Capability,
+    ipam::{AllocateRequest, Block, Demand, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease, PoolDemand},
     registry::{BuildContext, BuildError},
     values::{Families, Family},
 };
@@ -21,24 +23,33 @@ use crate::reference::ipam::Reference;
 
 /// At least one per behaviour.
 pub(crate) const FAULTS: &[Fault] = &[
-    fault("neighbours_range_too", "IPAM-1", &["IPAM-7", "IPAM-8"]),
-    fault("two_allocators", "IPAM-2", &["IPAM-6", "IPAM-7", "IPAM-8"]),
-    fault("next_address_each_time", "IPAM-3", &["IPAM-4", "IPAM-5", "IPAM-6", "IPAM-8"]),
+    fault("neighbours_range_too", "IPAM-1", &["IPAM-7", "IPAM-8", "IPAM-13"]),
+    fault("two_allocators", "IPAM-2", &["IPAM-6", "IPAM-7", "IPAM-8", "IPAM-12", "IPAM-13"]),
+    fault("next_address_each_time", "IPAM-3", &["IPAM-4", "IPAM-5", "IPAM-6", "IPAM-7", "IPAM-8"]),
     fault("one_more_family_moves_both", "IPAM-3", &["IPAM-4", "IPAM-7"]),
-    fault("half_a_lease", "IPAM-4", &["IPAM-7"]),
+    fault("half_a_lease", "IPAM-4", &["IPAM-7", "IPAM-12"]),
     fault("released_address_leaks", "IPAM-5", &["IPAM-7", "IPAM-8", "IPAM-10"]),
     fault("latest_claim_wins", "IPAM-6", &[]),
     fault("restored_without_a_mark", "IPAM-6", &[]),
-    fault("restores_anything", "IPAM-6", &[]),
+    fault("restores_anything", "IPAM-6", &["IPAM-13"]),
     fault("full_pool_without_counts", "IPAM-7", &[]),
     fault("full_pool_is_not_ready", "IPAM-7", &[]),
-    fault("blocks_never_leave", "IPAM-8", &[]),
-    fault("leases_leave_with_their_block", "IPAM-8", &[]),
+    fault("blocks_never_leave", "IPAM-8", &["IPAM-13", "IPAM-15"]),
+    fault("leases_leave_with_their_block", "IPAM-8", &["IPAM-12"]),
     fault("reserved_is_leased", "IPAM-9", &[]),
     fault("retire_leaves_a_file", "IPAM-10", &[]),
     fault("retire_forgets_leases", "IPAM-10", &[]),
-    fault("any_pool_will_do", "IPAM-11", &[]),
-    fault("unknown_pool_is_the_default", "IPAM-11", &[]),
+    fault("any_pool_will_do", "IPAM-11", &["IPAM-12"]),
+    fault("unknown_pool_is_the_default", "IPAM-11", &["IPAM-12"]),
+    fault("nobody_waits", "IPAM-12", &[]),
+    fault("each_sandbox_waits", "IPAM-12", &[]),
+    fault("leases_of_old_blocks_are_not_counted", "IPAM-12", &[]),
+    fault("asking_ends_the_wait", "IPAM-12", &[]),
+    fault("given_back_blocks_give_leases", "IPAM-13", &[]),
+    fault("blocks_with_leases_are_given_back", "IPAM-13", &[]),
+    fault("given_back_is_told_once", "IPAM-13", &[]),
+    fault("asks_for_what_it_gave_back", "IPAM-14", &[]),
+    fault("given_back_for_good", "IPAM-15", &[]),
 ];
 
 /// The reference with a fault.
@@ -49,13 +60,26 @@ struct Wrong {
     /// Leases from the same blocks without a word to the first.
     twin: Reference,
     count: AtomicUsize,
+    /// Blocks that were given back: of the applied state, or ever in the fault that is about them.
+    told: Mutex<BTreeSet<Block>>,
+    /// Attachments that found no address, of each owner's name.
+    tries: Mutex<BTreeMap<String, BTreeSet<String>>>,
     dir: PathBuf,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape of a registered constructor")]
-pub(crate) fn build(fault: &'static str, context: &BuildContext) -> Result<Arc<dyn Ipam>, BuildError> {
-    let (inner, twin, count) = (Reference::default(), Reference::default(), AtomicUsize::new(0));
-    Ok(Arc::new(Wrong { fault, inner, twin, count, dir: context.state_dir.clone() }))
+pub(crate) fn build(
+    fault: &'static str,
+    provides: &[Capability],
+    context: &BuildContext,
+) -> Result<Arc<dyn Ipam>, BuildError> {
+    let (inner, twin, count) = (Reference::new(provides), Reference::new(provides), AtomicUsize::new(0));
+    let (told, tries, dir) = (Mutex::default(), Mutex::default(), context.state_dir.clone());
+    Ok(Arc::new(Wrong { fault, inner, twin, count, told, tries, dir }))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Wrong {
@@ -97,6 +121,29 @@ impl Wrong {
         Err(error)
     }
 
+    fn tried(&self, request: &AllocateRequest, failed: bool) {
+        let (mut tries, owner) = (lock(&self.tries), request.owner.to_string());
+        if failed {
+            tries.entry(owner).or_default().insert(request.attachment.clone());
+        } else {
+            tries.remove(&owner);
+        }
+    }
+
+    /// Counts one owner as often as it has tried with another sandbox.
+    fn by_sandbox(&self, pools: &mut [PoolDemand]) {
+        let more: usize = lock(&self.tries).values().map(|attachments| attachments.len() - 1).sum();
+        pools.iter_mut().filter(|found| found.waiting > 0).for_each(|found| found.waiting += more as u64);
+    }
+
+    fn without_old_blocks(&self, pools: &mut [PoolDemand]) {
+        let blocks = self.inner.snapshot().blocks;
+        for found in pools {
+            let of = |block: &Block| block.pool == found.pool && Family::of_net(&block.cidr) == found.family;
+            found.in_use = blocks.iter().filter(|used| of(&used.block) && !used.draining).map(|used| used.leased).sum();
+        }
+    }
+
     async fn evict(&self, taken: std::net::IpAddr) -> Result<(), IpamError> {
         let leases = self.inner.snapshot().leases;
         for (attachment, _) in leases.iter().filter(|(_, held)| held.addresses.iter().any(|a| a.ip == taken)) {
@@ -132,7 +179,14 @@ impl Ipam for Wrong {
             _ => {}
         }
         self.twin.apply(&desired).await?;
-        self.inner.apply(&desired).await
+        self.inner.apply(&desired).await?;
+        let mut told = lock(&self.told);
+        if self.is("given_back_for_good") {
+            self.inner.give_up(told.iter().filter(|block| desired.blocks.contains(block)).cloned());
+        } else {
+            told.retain(|block| desired.blocks.contains(block));
+        }
+        Ok(())
     }
 
     async fn allocate(&self, request: &AllocateRequest) -> Result<Lease, IpamError> {
@@ -148,6 +202,7 @@ impl Ipam for Wrong {
             }
         }
         let answer = self.inner.allocate(request).await;
+        self.tried(request, answer.is_err());
         match (self.fault, answer) {
             ("half_a_lease", Err(error)) => self.half(request, error).await,
             ("full_pool_without_counts", Err(IpamError::Exhausted { pool, family, .. })) => {
@@ -200,6 +255,43 @@ impl Ipam for Wrong {
         snapshot
     }
 
+    fn demand(&self) -> Demand {
+        let mut demand = self.inner.demand();
+        match self.fault {
+            "nobody_waits" => demand.pools.iter_mut().for_each(|found| found.waiting = 0),
+            "each_sandbox_waits" => self.by_sandbox(&mut demand.pools),
+            "leases_of_old_blocks_are_not_counted" => self.without_old_blocks(&mut demand.pools),
+            // Right only the first time.
+            "asking_ends_the_wait" if self.next() % 2 == 1 => {
+                demand.pools.iter_mut().for_each(|found| found.waiting = 0);
+            }
+            "asks_for_what_it_gave_back" => demand.pools.iter_mut().for_each(|found| found.wanted += 6),
+            _ => {}
+        }
+        demand
+    }
+
+    async fn give_back(&self) -> Result<Vec<Block>, IpamError> {
+        match self.fault {
+            "given_back_blocks_give_leases" => {
+                let mut told = lock(&self.told);
+                told.extend(self.inner.spare());
+                let applied = self.inner.snapshot().blocks.into_iter().filter(|used| !used.draining);
+                return Ok(applied.map(|used| used.block).filter(|block| told.contains(block)).collect());
+            }
+            "blocks_with_leases_are_given_back" => {
+                let applied = self.inner.snapshot().blocks.into_iter().filter(|used| !used.draining);
+                self.inner.give_up(applied.filter(|used| used.leased > 0).map(|used| used.block));
+            }
+            _ => {}
+        }
+        let answer = self.inner.give_back().await?;
+        let mut told = lock(&self.told);
+        let new = answer.iter().filter(|block| !told.contains(*block)).cloned().collect();
+        told.extend(answer.iter().cloned());
+        Ok(if self.is("given_back_is_told_once") { new } else { answer })
+    }
+
     async fn retire(&self) -> Result<(), IpamError> {
         if self.is("retire_forgets_leases") {
             for attachment in self.inner.snapshot().leases.keys() {
@@ -212,6 +304,8 @@ impl Ipam for Wrong {
         }
         self.twin.retire().await?;
         self.inner.retire().await?;
+        lock(&self.told).clear();
+        lock(&self.tries).clear();
         if self.is("retire_leaves_a_file") {
             let path = self.dir.join("leases");
             std::fs::write(&path, "").map_err(|source| IpamError::Store { path, source })?;
