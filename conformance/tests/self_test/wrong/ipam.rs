@@ -26,7 +26,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("neighbours_range_too", "IPAM-1", &["IPAM-7", "IPAM-8", "IPAM-13"]),
     fault("two_allocators", "IPAM-2", &["IPAM-6", "IPAM-7", "IPAM-8", "IPAM-12", "IPAM-13"]),
     fault("next_address_each_time", "IPAM-3", &["IPAM-4", "IPAM-5", "IPAM-6", "IPAM-7", "IPAM-8"]),
-    fault("one_more_family_moves_both", "IPAM-3", &["IPAM-4", "IPAM-7"]),
+    fault("one_more_family_moves_both", "IPAM-3", &["IPAM-4", "IPAM-5", "IPAM-7"]),
     fault("half_a_lease", "IPAM-4", &["IPAM-7", "IPAM-12"]),
     fault("released_address_leaks", "IPAM-5", &["IPAM-7", "IPAM-8", "IPAM-10"]),
     fault("latest_claim_wins", "IPAM-6", &[]),
