@@ -149,8 +149,7 @@ impl Engine {
         }
         let mut reserved = links.addresses.clone();
         reserved.extend(self.backends.ipam.leased_while_draining());
-        let mut desired =
-            IpamDesired { blocks: given, reserved, node_networks: links.networks.clone() };
+        let mut desired = IpamDesired { blocks: given, reserved, node_networks: links.networks.clone() };
         let mut refused = None;
         loop {
             match preferred.ipam.apply(&desired).await {

@@ -282,7 +282,8 @@ impl IpamSnapshot {
     /// Leased addresses and capacity of a pool and family; of the capacity only what gives new leases.
     #[must_use]
     pub fn totals(&self, pool: &str, family: Family) -> (u64, u64) {
-        let of_pool = self.blocks.iter().filter(|used| used.block.pool == pool && Family::of_net(&used.block.cidr) == family);
+        let of_pool =
+            self.blocks.iter().filter(|used| used.block.pool == pool && Family::of_net(&used.block.cidr) == family);
         of_pool.fold((0, 0), |(leased, capacity), used| {
             (leased + used.leased, capacity + if used.draining { 0 } else { used.capacity })
         })

@@ -83,7 +83,7 @@ impl fmt::Display for Combination {
 }
 
 /// Mappings are merged, anything else is replaced, as Helm does with several values files.
-fn lay_over(base: &mut Value, over: &Value) {
+pub(super) fn lay_over(base: &mut Value, over: &Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {

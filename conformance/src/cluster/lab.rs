@@ -8,8 +8,14 @@ use std::{
 
 use kinesin_core::causes::with_causes;
 use kinesin_lab::{Families, Lab, PodRange, Spec};
+use serde_json::{Value, json};
 
-use super::{case::Scale, catalogue::FAMILIES, combination::Combination, random::hash};
+use super::{
+    case::Scale,
+    catalogue::FAMILIES,
+    combination::{Combination, lay_over},
+    random::hash,
+};
 use crate::target::{Subject, Target};
 
 /// Lines of each log that a failure shows.
@@ -44,11 +50,28 @@ pub(crate) fn plan(combination: &Combination, scale: Scale, base: &Path, run: &s
         families,
         pod_ranges,
         bin_dir: bin_dir.to_owned(),
-        values: combination.values().to_string(),
+        values: values(combination, families).to_string(),
         workloads: false,
         ..Spec::default()
     };
     Plan { spec, small_ranges }
+}
+
+/// The chart's values: those of the combination, and a pool for the mode that has none until somebody makes it.
+fn values(combination: &Combination, families: Families) -> Value {
+    let mut values = combination.values();
+    if combination.on("ipam") == Some("multi_pool") {
+        let mut pool = json!({});
+        if families.ipv4() {
+            lay_over(&mut pool, &json!({"ipv4": {"cidrs": ["10.244.0.0/16"], "maskSize": 26}}));
+        }
+        if families.ipv6() {
+            lay_over(&mut pool, &json!({"ipv6": {"cidrs": ["fd00:10:244::/112"], "maskSize": 122}}));
+        }
+        let made = json!({"ipam": {"operator": {"autoCreateCiliumPodIPPools": {"default": pool}}}});
+        lay_over(&mut values, &made);
+    }
+    values
 }
 
 /// Ranges for four nodes with so many bits of addresses each.

@@ -30,7 +30,8 @@ pub(crate) fn run(input: &[u8]) {
     let Ok(mut files) = serde_json::from_slice::<Files>(input) else { return };
     files.blocks.truncate(MAX_BLOCKS);
     files.leases.truncate(MAX_LEASES);
-    let mut allocator = Allocator::new(Mode { name: "fuzz", default_pool: "default".into(), expected_from: "the fuzzer" });
+    let mut allocator =
+        Allocator::new(Mode { name: "fuzz", default_pool: "default".into(), expected_from: "the fuzzer" });
     let desired = IpamDesired { blocks: files.blocks, reserved: files.reserved, node_networks: files.networks };
     if allocator.apply(&desired).is_err() {
         return;

@@ -36,8 +36,9 @@ fn sizes(context: &Context<'_>, is_ipv4: bool) -> Vec<usize> {
 pub(in crate::cluster) fn every_size(context: &Context<'_>) -> Judged {
     let pods = context.start_on(&context.two_nodes(), "pod", 2)?;
     let [a, b, c, d] = &pods[..] else { return Err(Stop::broken("there are not four pods")) };
-    let mut questions = Vec::new();
+    let (mut failed, mut asked) = (Vec::new(), 0);
     for (from, to) in [(a, b), (c, d), (a, c), (d, b)] {
+        let mut questions = Vec::new();
         for is_ipv4 in context.families() {
             for length in sizes(context, is_ipv4) {
                 questions.extend(datagrams(context, from, to, is_ipv4, length));
@@ -49,8 +50,12 @@ pub(in crate::cluster) fn every_size(context: &Context<'_>) -> Judged {
                 name: name(from, to, "TCP", is_ipv4, length),
             }));
         }
+        // One pair at a time: all of them at once are more fragments than one kernel keeps (ip6frag_high_thresh, 4 MiB a
+        // network namespace), and what it then drops is nobody's fault.
+        failed.extend(failures(&questions)?);
+        asked += questions.len();
     }
-    told(&failures(&questions)?, questions.len())
+    told(&failed, asked)
 }
 
 /// Many datagrams of several fragments at once, between pods and between pods and nodes, so that fragments of several
@@ -60,8 +65,9 @@ pub(in crate::cluster) fn fragments(context: &Context<'_>) -> Judged {
     let pods = context.start_on(&two, "pod", 1)?;
     let nodes = context.node_places(&two)?;
     let ([a, b], [na, nb]) = (&pods[..], &nodes[..]) else { return Err(Stop::broken("there are not two of each")) };
-    let mut questions = Vec::new();
+    let (mut failed, mut asked) = (Vec::new(), 0);
     for (from, to) in [(a, b), (b, a), (na, a), (a, na), (nb, a), (a, nb)] {
+        let mut questions = Vec::new();
         for is_ipv4 in context.families() {
             for _ in 0..AT_ONCE {
                 // Two fragments at least, whatever the MTU of this path below that of jumbo frames.
@@ -69,8 +75,10 @@ pub(in crate::cluster) fn fragments(context: &Context<'_>) -> Judged {
                 questions.extend(datagrams(context, from, to, is_ipv4, length));
             }
         }
+        failed.extend(failures(&questions)?);
+        asked += questions.len();
     }
-    told(&failures(&questions)?, questions.len())
+    told(&failed, asked)
 }
 
 fn datagrams<'a>(
