@@ -66,7 +66,7 @@ fn values(combination: &Combination, families: Families) -> Value {
             lay_over(&mut pool, &json!({"ipv4": {"cidrs": ["10.244.0.0/16"], "maskSize": 26}}));
         }
         if families.ipv6() {
-            lay_over(&mut pool, &json!({"ipv6": {"cidrs": ["fd00:10:244::/112"], "maskSize": 122}}));
+            lay_over(&mut pool, &json!({"ipv6": {"cidrs": ["fd00:10:100::/112"], "maskSize": 122}}));
         }
         let made = json!({"ipam": {"operator": {"autoCreateCiliumPodIPPools": {"default": pool}}}});
         lay_over(&mut values, &made);
