@@ -1,8 +1,8 @@
 //! Keys that have an effect here.
 //!
-//! Three defaults differ from Cilium's, because the modes that they name are not built yet: `ipam` is `kubernetes`
-//! (Cilium: `cluster-pool`), `routing-mode` is `native` (Cilium: `tunnel`), and `auto-direct-node-routes` is `true`
-//! (Cilium: `false`), so that nodes on one segment reach each other's pods with no further setting.
+//! Three defaults differ from Cilium's: `ipam` is `kubernetes` (Cilium: `cluster-pool`), so that a cluster whose nodes have pod
+//! CIDRs needs no operator to start; `routing-mode` is `native` (Cilium: `tunnel`, which is not built yet), and
+//! `auto-direct-node-routes` is `true` (Cilium: `false`), so that nodes on one segment reach each other's pods.
 
 use super::{
     Class::{Backend, Ours},
