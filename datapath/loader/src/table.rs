@@ -1,6 +1,6 @@
 //! Tables in the kernel that are brought to a desired content.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use aya::{
     Pod,
@@ -27,6 +27,14 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Table<K, V> {
     pub fn new(name: &'static str, map: Map) -> Result<Self, LoaderError> {
         let map = HashMap::try_from(map).map_err(|source| failed("use", name, source))?;
         Ok(Self { name, map })
+    }
+
+    /// A table over the map that is pinned at `path`, for whoever only looks at it.
+    ///
+    /// # Errors
+    /// `Map` when nothing is pinned there, or no hash table of these types.
+    pub fn pinned(name: &'static str, path: &Path) -> Result<Self, LoaderError> {
+        Self::new(name, open(name, path)?)
     }
 
     /// Every entry.
@@ -105,6 +113,14 @@ impl<K: Pod + Ord, V: Pod + PartialEq> PrefixTable<K, V> {
     pub fn new(name: &'static str, map: Map) -> Result<Self, LoaderError> {
         let map = LpmTrie::try_from(map).map_err(|source| failed("use", name, source))?;
         Ok(Self { name, map })
+    }
+
+    /// A table over the map that is pinned at `path`, for whoever only looks at it.
+    ///
+    /// # Errors
+    /// `Map` when nothing is pinned there, or no prefix table of these types.
+    pub fn pinned(name: &'static str, path: &Path) -> Result<Self, LoaderError> {
+        Self::new(name, open(name, path)?)
     }
 
     /// Every entry by prefix length and data.
@@ -186,6 +202,11 @@ impl<V: Pod> PerCpuTable<V> {
         let values = self.map.get(&index, 0).map_err(|source| failed("read", self.name, source))?;
         Ok(values.to_vec())
     }
+}
+
+fn open(name: &str, path: &Path) -> Result<Map, LoaderError> {
+    let opened = MapData::from_pin(path).and_then(Map::from_map_data);
+    opened.map_err(|source| failed("open", name, source))
 }
 
 fn failed(action: &str, name: &str, source: MapError) -> LoaderError {
