@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
 };
 
@@ -32,15 +32,14 @@ pub struct Allocator {
     /// In the order of the applied state, then those that drain.
     blocks: Vec<BlockState>,
     reserved: BTreeSet<IpAddr>,
-    leases: BTreeMap<String, Lease>,
-    holders: HashMap<IpAddr, String>,
+    leases: HashMap<String, Lease>,
 }
 
 impl Allocator {
     /// An allocator without blocks.
     #[must_use]
     pub fn new(mode: Mode) -> Self {
-        Self { mode, blocks: Vec::new(), reserved: BTreeSet::new(), leases: BTreeMap::new(), holders: HashMap::new() }
+        Self { mode, blocks: Vec::new(), reserved: BTreeSet::new(), leases: HashMap::new() }
     }
 
     /// Takes over the blocks of `desired`; the answer tells whether anything changed.
@@ -112,7 +111,7 @@ impl Allocator {
             restored: false,
         });
         for leased in &found {
-            self.take(leased, &request.attachment);
+            self.take(leased);
         }
         lease.addresses.extend(found);
         lease.addresses.sort_by_key(|leased| Family::of(&leased.ip));
@@ -134,7 +133,7 @@ impl Allocator {
         }
         self.forget(&lease.attachment);
         for leased in &addresses {
-            self.take(leased, &lease.attachment);
+            self.take(leased);
         }
         self.drop_drained();
         let restored = Lease { addresses, restored: true, ..lease.clone() };
@@ -152,7 +151,6 @@ impl Allocator {
     fn forget(&mut self, attachment: &str) -> Option<Lease> {
         let lease = self.leases.remove(attachment)?;
         for LeasedAddress { ip, block } in &lease.addresses {
-            self.holders.remove(ip);
             for state in &mut self.blocks {
                 if state.block == *block {
                     state.count_release();
@@ -172,7 +170,10 @@ impl Allocator {
     /// What is leased, and from what.
     #[must_use]
     pub fn snapshot(&self) -> IpamSnapshot {
-        IpamSnapshot { blocks: self.blocks.iter().map(BlockState::usage).collect(), leases: self.leases.clone() }
+        IpamSnapshot {
+            blocks: self.blocks.iter().map(BlockState::usage).collect(),
+            leases: self.leases.clone().into_iter().collect(),
+        }
     }
 
     /// Use per block: those of the state in its order, then those that only keep old leases.
@@ -254,9 +255,12 @@ impl Allocator {
     fn place(&self, leased: &LeasedAddress, lease: &Lease) -> Result<LeasedAddress, IpamError> {
         let ip = leased.ip;
         let taken = |holder| IpamError::Taken { ip, holder, attachment: lease.attachment.clone() };
-        if let Some(other) = self.holders.get(&ip).filter(|other| **other != lease.attachment) {
-            let holder = self.leases.get(other).map(|found| found.owner.clone());
-            return Err(taken(holder.unwrap_or_else(|| Owner::Container(other.clone()))));
+        // Only who finds his address taken looks for its holder among all leases.
+        let is_free = self.blocks.iter().any(|state| state.is_free(ip));
+        let holds = |other: &&Lease| other.addresses.iter().any(|held| held.ip == ip);
+        let other = if is_free { None } else { self.leases.values().find(holds) };
+        if let Some(other) = other.filter(|other| other.attachment != lease.attachment) {
+            return Err(taken(other.owner.clone()));
         }
         // The router address is the node's own and may be counted among its addresses.
         if self.reserved.contains(&ip) && lease.owner != Owner::Router {
@@ -270,14 +274,13 @@ impl Allocator {
         }
     }
 
-    fn take(&mut self, leased: &LeasedAddress, attachment: &str) {
+    fn take(&mut self, leased: &LeasedAddress) {
         for state in &mut self.blocks {
             if state.block == leased.block {
                 state.count_lease();
             }
             state.occupy(leased.ip);
         }
-        self.holders.insert(leased.ip, attachment.to_owned());
     }
 
     /// Counts anew what is free, from leases and reserved addresses.

@@ -76,6 +76,11 @@ impl BlockState {
         self.free.next_from(start).map(|index| self.range.address(index))
     }
 
+    /// Whether an address is neither leased nor reserved; one outside is not free.
+    pub(crate) fn is_free(&self, ip: IpAddr) -> bool {
+        self.range.index_of(ip).is_some_and(|index| self.free.contains(index))
+    }
+
     /// Marks an address as not free; one outside is ignored.
     pub(crate) fn occupy(&mut self, ip: IpAddr) {
         if let Some(index) = self.range.index_of(ip) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kinesin_core::registry::BuildError;
+use kinesin_ipam_allocator::check_number;
 use serde::Deserialize;
 
 use crate::NAME;
@@ -42,22 +43,15 @@ impl Config {
     /// # Errors
     /// `Config` for a number that no node can mean.
     pub fn validate(self) -> Result<Settings, BuildError> {
-        let refuse = |key: &str, reason: String| {
-            Err(BuildError::Config { backend: NAME.to_owned(), key: key.to_owned(), reason })
-        };
         // No node runs more pods, and a larger value would ask for blocks without end.
-        if self.low_watermark > 65_536 {
-            let reason = format!("{} is not between 0 and 65536; 0 is the default", self.low_watermark);
-            return refuse("lowWatermark", reason);
-        }
-        if self.release_after_seconds > 86_400 {
-            let reason = format!("{} is more than a day; 5 is the default", self.release_after_seconds);
-            return refuse("releaseAfterSeconds", reason);
-        }
+        let low = check_number(NAME, "lowWatermark", self.low_watermark, 0..=65_536, "0 is the default")?;
+        // A day.
+        let linger =
+            check_number(NAME, "releaseAfterSeconds", self.release_after_seconds, 0..=86_400, "5 is the default")?;
         Ok(Settings {
             grow: self.grow,
-            low_watermark: (self.low_watermark > 0).then_some(self.low_watermark),
-            linger: Duration::from_secs(self.release_after_seconds.into()),
+            low_watermark: (low > 0).then_some(low),
+            linger: Duration::from_secs(linger.into()),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Options of host scope: as written, and checked.
 
 use kinesin_core::registry::BuildError;
+use kinesin_ipam_allocator::check_number;
 use serde::Deserialize;
 
 use crate::NAME;
@@ -33,14 +34,8 @@ impl Config {
     /// `Config` for a minimum that is no number of addresses.
     pub fn validate(self) -> Result<Settings, BuildError> {
         // More than a /8 can never be had.
-        if (1..=1 << 24).contains(&self.min_addresses) {
-            return Ok(Settings { min_addresses: self.min_addresses });
-        }
-        Err(BuildError::Config {
-            backend: NAME.to_owned(),
-            key: "minAddresses".to_owned(),
-            reason: format!("{} is not between 1 and 16777216; 3 is the default", self.min_addresses),
-        })
+        let min_addresses = check_number(NAME, "minAddresses", self.min_addresses, 1..=1 << 24, "3 is the default")?;
+        Ok(Settings { min_addresses })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kinesin_core::registry::BuildError;
+use kinesin_ipam_allocator::check_number;
 use serde::Deserialize;
 
 use crate::NAME;
@@ -43,6 +44,19 @@ pub struct Settings {
     pub linger: Duration,
 }
 
+impl Settings {
+    /// Addresses that a node has of a pool for so many that are used or waited for: full portions of the pre-allocation, at
+    /// least one of which is free (Cilium's `neededIPCeil`; reference 5.4).
+    #[must_use]
+    pub fn wanted(&self, pool: &str, base: u64) -> u64 {
+        match self.pre_allocation.get(pool) {
+            None => base,
+            Some(portion) if base.is_multiple_of(*portion) => (base / portion + 1) * portion,
+            Some(portion) => (base / portion + 2) * portion,
+        }
+    }
+}
+
 impl Config {
     /// Checks the options; touches no file.
     ///
@@ -60,11 +74,10 @@ impl Config {
         } else {
             parse(&self.pre_allocation).map_err(|reason| refuse("preAllocation", reason))?
         };
-        if self.release_after_seconds > 86_400 {
-            let reason = format!("{} is more than a day; 5 is the default", self.release_after_seconds);
-            return Err(refuse("releaseAfterSeconds", reason));
-        }
-        let linger = Duration::from_secs(self.release_after_seconds.into());
+        // A day.
+        let linger =
+            check_number(NAME, "releaseAfterSeconds", self.release_after_seconds, 0..=86_400, "5 is the default")?;
+        let linger = Duration::from_secs(linger.into());
         Ok(Settings { default_pool: self.default_pool, pre_allocation, linger })
     }
 }

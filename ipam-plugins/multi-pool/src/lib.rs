@@ -5,7 +5,7 @@ mod config;
 mod backend;
 
 pub use backend::MultiPool;
-pub use config::Config;
+pub use config::{Config, Settings};
 
 use kinesin_core::capability::Capability;
 

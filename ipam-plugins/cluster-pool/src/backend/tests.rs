@@ -1,32 +1,32 @@
-use std::time::Duration;
+use std::time::Instant;
 
-use kinesin_core::{ipam::Owner, values::Family};
+use kinesin_core::ipam::{AllocateRequest, Block, IpamDesired, IpamError, Lease, Owner};
 use proptest::prelude::*;
 
 use super::*;
 
 const V4: Families = Families { v4: true, v6: false };
 
-fn pool(config: Config) -> ClusterPool {
-    ClusterPool::new(config.validate().expect("valid"), Families::DUAL)
+fn pool(config: Config) -> Asking<ClusterPool> {
+    new(config.validate().expect("valid"), Families::DUAL)
 }
 
 fn block(cidr: &str) -> Block {
     Block { pool: POOL.to_owned(), cidr: cidr.parse().expect("a network") }
 }
 
-fn apply(ipam: &ClusterPool, cidrs: &[&str]) {
+fn apply(ipam: &Asking<ClusterPool>, cidrs: &[&str]) {
     let desired = IpamDesired { blocks: cidrs.iter().map(|cidr| block(cidr)).collect(), ..IpamDesired::default() };
     ipam.growing().apply(&desired).expect("valid");
 }
 
-fn allocate(ipam: &ClusterPool, who: usize, families: Families, now: Instant) -> Result<Lease, IpamError> {
+fn allocate(ipam: &Asking<ClusterPool>, who: usize, families: Families, now: Instant) -> Result<Lease, IpamError> {
     let owner = Owner::Pod { namespace: "default".to_owned(), name: format!("p{who}") };
     let request = AllocateRequest { attachment: format!("c{who}:eth0"), owner, families, pool: None };
     ipam.growing().allocate(&request, now)
 }
 
-fn is_low(ipam: &ClusterPool, now: Instant) -> bool {
+fn is_low(ipam: &Asking<ClusterPool>, now: Instant) -> bool {
     let capacity: u64 =
         ipam.growing().snapshot().blocks.iter().filter(|used| !used.draining).map(|it| it.capacity).sum();
     ipam.demand_at(now).of(POOL, Family::V4).is_some_and(|found| found.wanted > capacity)

@@ -1,21 +1,21 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, time::Instant};
 
-use kinesin_core::ipam::Owner;
+use kinesin_core::ipam::{Block, IpamDesired, Lease, Owner};
 use proptest::prelude::*;
 
 use super::*;
 
 const V4: Families = Families { v4: true, v6: false };
 
-fn pools(families: Families) -> MultiPool {
-    MultiPool::new(Config::default().validate().expect("valid"), families)
+fn pools(families: Families) -> Asking<MultiPool> {
+    new(Config::default().validate().expect("valid"), families)
 }
 
 fn block(pool: &str, cidr: &str) -> Block {
     Block { pool: pool.to_owned(), cidr: cidr.parse().expect("a network") }
 }
 
-fn apply(ipam: &MultiPool, blocks: &[Block]) {
+fn apply(ipam: &Asking<MultiPool>, blocks: &[Block]) {
     ipam.growing().apply(&IpamDesired { blocks: blocks.to_vec(), ..IpamDesired::default() }).expect("valid");
 }
 
@@ -24,7 +24,7 @@ fn request(who: &str, families: Families, pool: Option<&str>) -> AllocateRequest
     AllocateRequest { attachment: format!("{who}:eth0"), owner, families, pool: pool.map(str::to_owned) }
 }
 
-fn wanted(ipam: &MultiPool, pool: &str, family: Family, now: Instant) -> u64 {
+fn wanted(ipam: &Asking<MultiPool>, pool: &str, family: Family, now: Instant) -> u64 {
     ipam.demand_at(now).of(pool, family).map_or(0, |found| found.wanted)
 }
 
@@ -108,7 +108,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// An operator that adds whole blocks until what is asked for is there (reference 5.4).
-fn serve(ipam: &MultiPool, listed: &mut Vec<Block>, next: &mut u16, now: Instant) -> bool {
+fn serve(ipam: &Asking<MultiPool>, listed: &mut Vec<Block>, next: &mut u16, now: Instant) -> bool {
     let mut changed = false;
     for found in ipam.demand_at(now).pools {
         let usable = |listed: &[Block]| listed.iter().filter(|it| it.pool == found.pool).count() as u64 * 6;
