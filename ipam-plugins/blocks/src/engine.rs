@@ -16,8 +16,11 @@
 //! released rests anew.
 
 mod choose;
+mod counts;
 mod decide;
 mod effects;
+mod exchange;
+mod known;
 mod objects;
 mod see;
 
@@ -27,13 +30,16 @@ use std::{
 };
 
 use ipnet::IpNet;
-use kinesin_core::values::{Families, Family};
+use kinesin_core::values::Families;
+
+pub use counts::Counts;
+pub use exchange::{Effect, Failure, Outcome};
+
+use known::{Node, NodeFlight, Object, ObjectFlight, Rest, Retry};
 
 use crate::{
-    claims::{Change, Claims, Read},
-    node::{NodeView, Pool},
-    pools::{Pools, Source},
-    problem::{Problem, Report},
+    claims::{Claims, Read},
+    pools::Pools,
     taken::Taken,
     types::{Mode, Name, Version},
 };
@@ -52,98 +58,6 @@ pub struct Settings {
     /// For how long the blocks of a node are kept whose CiliumNode is gone while its Node is there: its agent makes it
     /// anew.
     pub hold: Duration,
-}
-
-/// Something to be done. One at a time for each object and each CiliumNode; [`Engine::finish`] takes the outcome.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Create the object, or replace the one of this version.
-    WriteClaims {
-        /// Its name.
-        object: Name,
-        /// The version that it must have; nothing if it must not exist.
-        version: Option<Version>,
-        /// The content.
-        claims: Claims,
-    },
-    /// Read an object from the API server, not from a cache.
-    ReadClaims {
-        /// Its name.
-        object: Name,
-    },
-    /// Read all other objects whose network overlaps this one, from the API server.
-    ListOverlaps {
-        /// Name of the object that asks.
-        object: Name,
-        /// Its network.
-        network: IpNet,
-    },
-    /// Put lists into a CiliumNode, if it has this version.
-    PatchNode {
-        /// Its name.
-        node: Name,
-        /// The version that it must have.
-        version: Version,
-        /// The new `spec.ipam.podCIDRs`.
-        pod_cidrs: Option<Vec<String>>,
-        /// The new `spec.ipam.pools.allocated`.
-        allocated: Option<Vec<Pool>>,
-    },
-    /// Put a report into a CiliumNode's status, if it has this version.
-    ReportNode {
-        /// Its name.
-        node: Name,
-        /// The version that it must have.
-        version: Version,
-        /// The report.
-        report: Report,
-    },
-    /// Read a CiliumNode from the API server.
-    ReadNode {
-        /// Its name.
-        node: Name,
-    },
-    /// Read a CiliumNode from the API server and write it, under the guard of the version that was read, so that it has
-    /// another.
-    FenceNode {
-        /// Its name.
-        node: Name,
-    },
-}
-
-/// Why an effect did not succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// Another wrote in between, so nothing was written.
-    Conflict,
-    /// Nobody knows whether it was done: no answer, or another refusal.
-    Unknown,
-}
-
-/// What came of an effect.
-#[derive(Debug, Clone)]
-pub enum Outcome {
-    /// Of `WriteClaims`: the new version.
-    ClaimsWritten(Result<Version, Failure>),
-    /// Of `ReadClaims`: the object, or that there is none.
-    ClaimsRead(Result<Option<(Version, Claims)>, Failure>),
-    /// Of `ListOverlaps`.
-    Overlaps(Result<Vec<(Name, Version, Claims)>, Failure>),
-    /// Of everything on a CiliumNode: how it is now, or that there is none.
-    Node(Result<Option<NodeView>, Failure>),
-}
-
-/// How much there is, for metrics.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Blocks that nodes have, by mode and pool.
-    pub claimed: BTreeMap<Source, usize>,
-    /// Blocks that were given back and not taken since.
-    pub released: usize,
-    /// Nodes that do not have what they ask for, by reason.
-    pub problems: BTreeMap<&'static str, usize>,
-    /// CiliumNodes.
-    pub nodes: usize,
 }
 
 /// Who has which block, and what is to be done about it.
@@ -187,103 +101,6 @@ struct Cursor {
     full: Option<u64>,
 }
 
-/// What is known of one node.
-#[derive(Debug, Default)]
-struct Node {
-    view: Option<NodeView>,
-    /// When `view` was received.
-    stamp: u64,
-    /// Its blocks, by what the view lists.
-    listed: BTreeMap<IpNet, Source>,
-    /// Pod CIDRs of its Node; nothing if there is no Node.
-    host: Option<Vec<IpNet>>,
-    /// Blocks that are claimed for it, and in which object.
-    claims: BTreeMap<IpNet, Name>,
-    /// Blocks that are chosen for it, whose claim is being written.
-    chosen: BTreeMap<IpNet, (Source, Name)>,
-    /// Blocks that it gave back, and in which object that is remembered.
-    released: BTreeMap<IpNet, Name>,
-    /// Since when it has claims and no CiliumNode.
-    gone_since: Option<Duration>,
-    /// Blocks that it got before they had rested.
-    early: BTreeSet<IpNet>,
-    /// Claims to be listed.
-    publish: BTreeMap<IpNet, Source>,
-    /// Since when there is something to publish.
-    publish_since: Option<Duration>,
-    /// Entries of `podCIDRs` to be taken out.
-    remove: Vec<IpNet>,
-    problems: Vec<Problem>,
-    /// Somebody needs the fence.
-    fence: bool,
-    /// The view is outdated.
-    reread: bool,
-    flight: Option<NodeFlight>,
-    retry: Retry,
-}
-
-#[derive(Debug)]
-enum NodeFlight {
-    Write,
-    Read,
-    /// Releases that the fence covers: they were known when it was asked for.
-    Fence(Vec<(Name, IpNet, u64)>),
-}
-
-/// One object of claims.
-#[derive(Debug)]
-struct Object {
-    network: IpNet,
-    version: Option<Version>,
-    claims: Claims,
-    /// Whether what is known is what the API server has, as far as anybody can know.
-    certain: bool,
-    changes: BTreeMap<IpNet, Change>,
-    /// What is known here alone of the releases in `claims`.
-    rests: BTreeMap<IpNet, Rest>,
-    /// When the last read or write was begun that was followed by a look at overlapping objects.
-    confirmed: u64,
-    /// When the last read or write was begun, before that look.
-    fresh: u64,
-    /// Nodes wait for `confirmed` to pass this.
-    wanted: u64,
-    waiters: BTreeSet<Name>,
-    flight: Option<ObjectFlight>,
-    retry: Retry,
-}
-
-#[derive(Debug)]
-enum ObjectFlight {
-    Write { stamp: u64, changes: BTreeMap<IpNet, Change>, next: Claims },
-    Read { stamp: u64, version: Option<Version> },
-    Overlaps { stamp: u64 },
-}
-
-/// One release as this engine sees it.
-#[derive(Debug, Clone, Copy)]
-struct Rest {
-    sequence: u64,
-    /// Since when nobody can publish it for its last node any more; nothing before the fence.
-    fenced: Option<Duration>,
-}
-
-/// When to try again after failures.
-#[derive(Debug, Clone, Copy, Default)]
-struct Retry {
-    failures: u32,
-    not_before: Duration,
-}
-
-impl Retry {
-    fn failed(&mut self, now: Duration) {
-        self.failures = (self.failures + 1).min(8);
-        self.not_before = now + (FIRST_PAUSE * (1 << self.failures)).min(LONGEST_PAUSE);
-    }
-}
-
-/// Twice this passes before the first repetition.
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// For so long a node's claims wait for others of it, so that one write publishes all.
 const GATHER: Duration = Duration::from_millis(500);
 
@@ -337,36 +154,6 @@ impl Engine {
             effects.extend(self.object_effect(&object));
         }
         effects
-    }
-
-    /// How much there is.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for object in self.objects.values() {
-            counts.released += object.claims.released.len();
-            for claim in object.claims.claims.values() {
-                *counts.claimed.entry(claim.source.clone()).or_default() += 1;
-            }
-        }
-        for node in self.nodes.values() {
-            counts.nodes += usize::from(node.view.is_some());
-            for problem in &node.problems {
-                *counts.problems.entry(problem.reason()).or_default() += 1;
-            }
-        }
-        counts
-    }
-
-    /// Blocks of a pool that nodes have and that are in none of its ranges any more.
-    #[must_use]
-    pub fn claimed_outside(&self, source: &Source) -> usize {
-        let claims = self.objects.values().flat_map(|object| &object.claims.claims);
-        let outside = claims.filter(|(block, claim)| {
-            let mut ranges = self.pools.ranges(source, Family::of_net(block));
-            claim.source == *source && !ranges.any(|range| range.contains(block))
-        });
-        outside.count()
     }
 
     /// When to poll again at the latest, if nothing happens before.

@@ -66,7 +66,19 @@ pub enum Problem {
         /// The entry.
         text: String,
     },
+    /// The node has blocks that no range has any more, and keeps them for as long as pods have addresses of them.
+    Outside {
+        /// Their pool.
+        source: Source,
+        /// The blocks.
+        blocks: Vec<IpNet>,
+        /// Whether the pool is there.
+        exists: bool,
+    },
 }
+
+/// Of the blocks outside, this many are named.
+const NAMED: usize = 8;
 
 impl Problem {
     /// Reason of the condition.
@@ -79,7 +91,14 @@ impl Problem {
             Self::Full { .. } => "RangeFull",
             Self::Excessive { .. } => "ExcessiveRequest",
             Self::Nonsense { .. } => "InvalidCIDR",
+            Self::Outside { .. } => "Draining",
         }
+    }
+
+    /// Whether the node lacks something for it, or somebody has to do something about it.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        !matches!(self, Self::Outside { .. })
     }
 
     /// As Cilium's operator says it for this node.
@@ -143,6 +162,21 @@ impl fmt::Display for Problem {
                 write!(f, "{needed} addresses of {source} are asked for; a node gets {limit} at most")
             }
             Self::Nonsense { field, text } => write!(f, "{field}: {text:?} is no CIDR; take it out of the CiliumNode"),
+            Self::Outside { source, blocks, exists } => {
+                let named: Vec<_> = blocks.iter().take(NAMED).map(ToString::to_string).collect();
+                let more = if blocks.len() > NAMED { " and more" } else { "" };
+                let (why, undo) = match (exists, source.mode) {
+                    (true, _) => ("is in no range of it that is served", "give the range back to it"),
+                    (false, Mode::MultiPool) => ("is of a pool that does not exist any more", "create the pool again"),
+                    (false, _) => ("is of no range in the configuration", "write the range into it again"),
+                };
+                write!(
+                    f,
+                    "{}{more} of {source} {why}; the node keeps it until no pod has an address of it: delete those pods, \
+                     or {undo}",
+                    named.join(", ")
+                )
+            }
         }
     }
 }
@@ -161,15 +195,16 @@ impl Report {
     /// cluster that starts writes each CiliumNode once.
     #[must_use]
     pub fn of(problems: &[Problem], node: &Name, before: &Self) -> Self {
-        let Some(first) = problems.first() else {
+        let errors: Vec<&Problem> = problems.iter().filter(|problem| problem.is_error()).collect();
+        let Some(first) = errors.first().copied().or(problems.first()) else {
             let well = || (true, "Available".to_owned(), "the node has the blocks that it asks for".to_owned());
             return Self { error: String::new(), condition: before.condition.as_ref().map(|_| well()) };
         };
         let join = |texts: Vec<String>| texts.join("; ");
         Self {
-            error: join(problems.iter().map(|problem| problem.error(node)).collect()),
+            error: join(errors.iter().map(|problem| problem.error(node)).collect()),
             condition: Some((
-                false,
+                errors.is_empty(),
                 first.reason().to_owned(),
                 join(problems.iter().map(ToString::to_string).collect()),
             )),
@@ -206,6 +241,16 @@ mod tests {
         let problem = Problem::Nonsense { field: "spec.ipam.podCIDRs", text: "x".to_owned() };
         let bad = Report::of(&[problem], &node, &Report::default());
         assert_eq!(bad.condition.as_ref().map(|(ok, reason, _)| (*ok, reason.as_str())), Some((false, "InvalidCIDR")));
+        let outside = |exists| Problem::Outside {
+            source: Source::pool("vac"),
+            blocks: vec!["10.0.0.0/29".parse().expect("a network")],
+            exists,
+        };
+        let draining = Report::of(&[outside(false)], &node, &Report::default());
+        let (ok, reason, message) = draining.condition.expect("it is told");
+        assert_eq!((draining.error.as_str(), ok, reason.as_str()), ("", true, "Draining"));
+        assert!(message.contains("10.0.0.0/29 of pool \"vac\" is of a pool that does not exist"), "{message}");
+        assert!(outside(true).to_string().contains("in no range of it"));
         let well = Report::of(&[], &node, &bad);
         assert_eq!((well.error.as_str(), well.condition.expect("it stays").0), ("", true));
     }

@@ -49,6 +49,7 @@ impl Engine {
         }
         let mode = view.mode.unwrap_or(self.settings.mode);
         self.adopt(name, mode, &mut problems);
+        self.look_outside(name, mode, &mut problems);
         let mut keep = BTreeSet::new();
         self.serve_cluster_pool(name, &view, mode, &mut keep, &mut problems);
         if mode == Mode::MultiPool {
@@ -123,6 +124,25 @@ impl Engine {
             let Some(range) = self.pools.range_of(&source, &block).copied() else { continue };
             let claim = Claim { node: name.clone(), source: source.clone() };
             self.claim(name, &source, &range, block, Change::Claim { claim, adopt: true, early: false });
+        }
+    }
+
+    /// Reports what the node lists and no pool has any more: a pool that was deleted or made smaller while nodes used it,
+    /// or what somebody wrote by hand. It stays the node's, since pods have addresses of it.
+    fn look_outside(&self, name: &Name, mode: Mode, problems: &mut BTreeSet<Problem>) {
+        let Some(node) = self.nodes.get(name) else { return };
+        let host = node.host.as_deref().unwrap_or_default();
+        let mut outside: BTreeMap<&Source, Vec<IpNet>> = BTreeMap::new();
+        for (block, source) in &node.listed {
+            let of_host = source.mode == Mode::ClusterPool && (mode == Mode::Kubernetes || host.contains(block));
+            let mut ranges = self.pools.ranges(source, Family::of_net(block));
+            if !of_host && !ranges.any(|range| range.contains(block)) {
+                outside.entry(source).or_default().push(*block);
+            }
+        }
+        for (source, blocks) in outside {
+            let exists = self.pools.has(source);
+            problems.insert(Problem::Outside { source: source.clone(), blocks, exists });
         }
     }
 
