@@ -3,9 +3,9 @@
 pub(crate) mod auto_pools;
 pub(crate) mod config;
 mod feed;
-mod pools;
-mod read;
-mod services;
+pub(crate) mod pools;
+pub(crate) mod read;
+pub(crate) mod services;
 pub(crate) mod write;
 
 use std::{
@@ -189,7 +189,7 @@ struct Work {
 impl Work {
     fn new(settings: IpamSettings, services: BTreeSet<(IpNet, Name)>, requests: Requests, state: Arc<State>) -> Self {
         Self {
-            engine: Engine::new(engine_settings(&settings)),
+            engine: engine_for(&settings),
             settings,
             requests,
             state,
@@ -292,6 +292,11 @@ impl Work {
         let pools = self.untold.then_some(POOL_REPORTS);
         engine.into_iter().chain(pools).min().unwrap_or(Duration::from_secs(60)).max(Duration::from_millis(1))
     }
+}
+
+/// An engine that has seen nothing yet.
+pub(crate) fn engine_for(settings: &IpamSettings) -> Engine {
+    Engine::new(engine_settings(settings))
 }
 
 fn engine_settings(settings: &IpamSettings) -> Settings {

@@ -3,6 +3,7 @@
 mod args;
 mod collect;
 mod election;
+pub mod forecast;
 mod http;
 mod ipam;
 mod operator;

@@ -25,7 +25,7 @@ const ACCEPTED: &str = "Accepted";
 const NAMED: usize = 3;
 
 /// Pools by age, since of two that overlap the older is served; the ranges of cluster-pool before all.
-pub(super) fn served(settings: &IpamSettings, pools: &BTreeMap<String, PoolView>) -> Pools {
+pub(crate) fn served(settings: &IpamSettings, pools: &BTreeMap<String, PoolView>) -> Pools {
     let mut by_age: Vec<&PoolView> = pools.values().filter(|pool| !pool.deleted).collect();
     by_age.sort_by_key(|pool| (pool.created, pool.spec.source.pool.clone()));
     let specs: Vec<PoolSpec> =

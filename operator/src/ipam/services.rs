@@ -14,7 +14,7 @@ use super::write::{Requests, code};
 ///
 /// # Errors
 /// If the API server cannot be asked. That it does not know the one or the other is none.
-pub(super) async fn networks(requests: &Requests) -> Result<BTreeSet<(IpNet, Name)>, ClusterError> {
+pub(crate) async fn networks(requests: &Requests) -> Result<BTreeSet<(IpNet, Name)>, ClusterError> {
     let mut found = BTreeSet::new();
     let cidrs: Api<ServiceCIDR> = Api::all(requests.client());
     match requests.read("list ServiceCIDRs", cidrs.list(&ListParams::default())).await {
