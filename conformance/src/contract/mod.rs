@@ -15,12 +15,11 @@ use std::{
 };
 
 use kinesin_core::{
-    capability::{Capability, KernelFeature, Machine, Requirement},
+    capability::{KernelFeature, Machine, Requirement},
     registry::{Registry, RegistryError, Role},
-    values::Families,
 };
 
-use crate::outcome::{Judged, Outcome, Stop};
+use crate::outcome::{Judged, Outcome};
 
 /// One numbered behaviour of a trait, judged over a harness `H` of that trait.
 pub struct Behaviour<H: 'static> {
@@ -145,13 +144,4 @@ fn run<H>(
 ) -> Run {
     let name = format!("{role}/{backend}/{}", behaviour.id);
     Run { role, backend, id: behaviour.id, name, needs: needs.to_vec(), judge: Box::new(judge) }
-}
-
-/// The families that an implementation says it serves.
-fn families(backend: &str, provides: &[Capability]) -> Result<Families, Stop> {
-    let families = Families { v4: provides.contains(&Capability::IPV4), v6: provides.contains(&Capability::IPV6) };
-    if families.v4 || families.v6 {
-        return Ok(families);
-    }
-    Err(Stop::broken(format!("{backend} provides neither {} nor {}", Capability::IPV4, Capability::IPV6)))
 }

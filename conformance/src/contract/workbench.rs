@@ -1,14 +1,15 @@
-//! What every case is built on: a directory, a runtime, a build context, and patience that ends.
+//! What every case is built on: instances of an implementation, a directory, a runtime, and patience that ends.
 
-use std::{future::Future, io, path::Path, time::Duration};
+use std::{fmt, future::Future, io, path::Path, sync::Arc, time::Duration};
 
 use kinesin_core::{
-    capability::{KernelFeature, KernelVersion},
+    capability::{Capability, KernelFeature, KernelVersion},
     config::Section,
-    registry::BuildContext,
+    registry::{BuildContext, BuildError},
     values::Families,
 };
 use kinesin_netlink::NetNs;
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
@@ -24,6 +25,58 @@ pub(crate) const NETWORK_NAMESPACES: KernelFeature = KernelFeature {
     remedy: "run as root, on a kernel with CONFIG_NET_NS",
     probe: Some(|| NetNs::anonymous().map(drop).map_err(|error| error.to_string())),
 };
+
+type Make<T> = dyn Fn(&BuildContext) -> Result<Arc<T>, BuildError> + Send + Sync;
+
+/// How instances of one implementation of a trait are made, each as a run of the agent makes one.
+pub(crate) struct Maker<T: ?Sized> {
+    name: String,
+    provides: Vec<Capability>,
+    make: Box<Make<T>>,
+}
+
+impl<T: ?Sized> Maker<T> {
+    pub(crate) fn new(
+        name: &str,
+        provides: &[Capability],
+        make: impl Fn(&BuildContext) -> Result<Arc<T>, BuildError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.to_owned(), provides: provides.to_vec(), make: Box::new(make) }
+    }
+
+    pub(crate) fn provides(&self) -> &[Capability] {
+        &self.provides
+    }
+
+    /// Families that it says it serves.
+    pub(crate) fn families(&self) -> Result<Families, Stop> {
+        let serves = |family| self.provides.contains(&family);
+        let families = Families { v4: serves(Capability::IPV4), v6: serves(Capability::IPV6) };
+        if families.v4 || families.v6 {
+            return Ok(families);
+        }
+        Err(Stop::broken(format!("{} provides neither {} nor {}", self.name, Capability::IPV4, Capability::IPV6)))
+    }
+
+    /// An instance with these options of its section; every other one is at its default.
+    pub(crate) fn start(
+        &self,
+        families: Families,
+        state_dir: &Path,
+        options: &Map<String, Value>,
+    ) -> Result<Arc<T>, Stop> {
+        let section = Section::new(&self.name, options.clone());
+        let built = (self.make)(&BuildContext { section, ..context(&self.name, families, state_dir) });
+        let changed = if options.is_empty() { String::new() } else { format!(" but {options:?}") };
+        built.map_err(|error| Stop::broken(format!("cannot be built with its defaults{changed}: {error}")))
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Maker<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
 
 /// A runtime of the calling thread, and a way to wait in it.
 #[derive(Debug)]
@@ -55,7 +108,7 @@ pub(crate) fn leftovers(directory: &Path) -> Result<Vec<String>, Stop> {
 }
 
 /// A context with every option at its default.
-pub(crate) fn context(backend: &str, families: Families, state_dir: &Path) -> BuildContext {
+fn context(backend: &str, families: Families, state_dir: &Path) -> BuildContext {
     BuildContext {
         node_name: "local".to_owned(),
         families,
@@ -64,7 +117,7 @@ pub(crate) fn context(backend: &str, families: Families, state_dir: &Path) -> Bu
         enable_tcx: true,
         auto_direct_node_routes: true,
         direct_routing_skip_unreachable: false,
-        section: Section::new(backend, serde_json::Map::new()),
+        section: Section::new(backend, Map::new()),
     }
 }
 

@@ -4,33 +4,27 @@ use std::{net::IpAddr, sync::Arc};
 
 use kinesin_core::{
     capability::Capability,
-    config::Section,
     ipam::{AllocateRequest, Block, BlockSource, Demand, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease, Owner},
     registry::{BuildContext, BuildError, IpamBackend},
     values::{Families, Family},
 };
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use crate::{
-    contract::{
-        families,
-        workbench::{Waiter, context, directory, leftovers},
-    },
+    contract::workbench::{Maker, Waiter, directory, leftovers},
     outcome::Stop,
 };
 
 /// Option of modes that let a block rest before they give it back, in seconds.
 const LINGER: &str = "releaseAfterSeconds";
 
-type Make = dyn Fn(&BuildContext) -> Result<Arc<dyn Ipam>, BuildError> + Send + Sync;
-
 /// How instances of one implementation are made.
+#[derive(Debug)]
 pub struct Harness {
-    name: String,
-    provides: Vec<Capability>,
+    maker: Maker<dyn Ipam>,
     /// Options of nodes whose blocks must not have to rest before they are given back.
-    eager: serde_json::Map<String, serde_json::Value>,
-    make: Box<Make>,
+    eager: Map<String, Value>,
 }
 
 impl Harness {
@@ -49,12 +43,12 @@ impl Harness {
         provides: &[Capability],
         make: impl Fn(&BuildContext) -> Result<Arc<dyn Ipam>, BuildError> + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.to_owned(), provides: provides.to_vec(), eager: serde_json::Map::new(), make: Box::new(make) }
+        Self { maker: Maker::new(name, provides, make), eager: Map::new() }
     }
 
     /// A fresh node with a first instance, every option at its default.
     pub(super) fn node(&self) -> Result<Node<'_>, Stop> {
-        self.node_with(&serde_json::Map::new())
+        self.node_with(&Map::new())
     }
 
     /// A fresh node that gives blocks back as soon as it does not need them, where the mode has the option.
@@ -62,44 +56,27 @@ impl Harness {
         self.node_with(&self.eager)
     }
 
-    fn node_with(&self, options: &serde_json::Map<String, serde_json::Value>) -> Result<Node<'_>, Stop> {
-        let (families, dir, waiter) = (families(&self.name, &self.provides)?, directory()?, Waiter::new()?);
-        let ipam = self.start(families, &dir, options)?;
-        let named_pools = self.provides.contains(&Capability::NAMED_POOLS);
-        let asks = BlockSource::of(&self.provides) != BlockSource::NodePodCidrs;
-        Ok(Node { harness: self, families, named_pools, asks, options: options.clone(), dir, waiter, ipam })
-    }
-
-    fn start(
-        &self,
-        families: Families,
-        dir: &TempDir,
-        options: &serde_json::Map<String, serde_json::Value>,
-    ) -> Result<Arc<dyn Ipam>, Stop> {
-        let section = Section::new(&self.name, options.clone());
-        let built = (self.make)(&BuildContext { section, ..context(&self.name, families, dir.path()) });
-        let changed = if options.is_empty() { String::new() } else { format!(" but {options:?}") };
-        built.map_err(|error| Stop::broken(format!("cannot be built with its defaults{changed}: {error}")))
-    }
-}
-
-impl std::fmt::Debug for Harness {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)
+    fn node_with(&self, options: &Map<String, Value>) -> Result<Node<'_>, Stop> {
+        let maker = &self.maker;
+        let (families, dir, waiter) = (maker.families()?, directory()?, Waiter::new()?);
+        let ipam = maker.start(families, dir.path(), options)?;
+        let named_pools = maker.provides().contains(&Capability::NAMED_POOLS);
+        let asks = BlockSource::of(maker.provides()) != BlockSource::NodePodCidrs;
+        Ok(Node { maker, families, named_pools, asks, options: options.clone(), dir, waiter, ipam })
     }
 }
 
 /// A node with one instance at a time.
 #[derive(Debug)]
 pub(super) struct Node<'a> {
-    harness: &'a Harness,
+    maker: &'a Maker<dyn Ipam>,
     /// Families that the implementation serves.
     pub(super) families: Families,
     /// Whether requests may choose a pool other than the default one.
     pub(super) named_pools: bool,
     /// Whether somebody serves its demand and takes its blocks back.
     pub(super) asks: bool,
-    options: serde_json::Map<String, serde_json::Value>,
+    options: Map<String, Value>,
     dir: TempDir,
     waiter: Waiter,
     pub(super) ipam: Arc<dyn Ipam>,
@@ -108,7 +85,7 @@ pub(super) struct Node<'a> {
 impl Node<'_> {
     /// The agent ends without a word, and another one starts.
     pub(super) fn restart(&mut self) -> Result<(), Stop> {
-        self.ipam = self.harness.start(self.families, &self.dir, &self.options)?;
+        self.ipam = self.maker.start(self.families, self.dir.path(), &self.options)?;
         Ok(())
     }
 

@@ -13,24 +13,16 @@ use kinesin_netlink::{NetNs, Netlink, NetlinkError, Sysctl, VethSpec};
 
 use super::{view::View, watch::Watch};
 use crate::{
-    contract::{
-        families,
-        workbench::{NETWORK_NAMESPACES, Waiter, context, directory, leftovers},
-    },
+    contract::workbench::{Maker, NETWORK_NAMESPACES, Waiter, directory, leftovers},
     outcome::{Judged, Stop},
 };
-
-type Make = dyn Fn(&BuildContext) -> Result<Arc<dyn Routing>, BuildError> + Send + Sync;
 
 /// Name of the nodes' uplink.
 pub(super) const UPLINK: &str = "eth0";
 
 /// How instances of one implementation are made.
-pub struct Harness {
-    name: String,
-    provides: Vec<Capability>,
-    make: Box<Make>,
-}
+#[derive(Debug)]
+pub struct Harness(Maker<dyn Routing>);
 
 impl Harness {
     /// Of a registered backend, with its section at its defaults.
@@ -45,31 +37,25 @@ impl Harness {
         provides: &[Capability],
         make: impl Fn(&BuildContext) -> Result<Arc<dyn Routing>, BuildError> + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.to_owned(), provides: provides.to_vec(), make: Box::new(make) }
+        Self(Maker::new(name, provides, make))
     }
 
     /// Runs a case on a fresh node, in a thread within its namespace.
     pub(super) fn on_node<T: Send>(&self, case: impl FnOnce(&Node<'_>) -> Result<T, Stop> + Send) -> Result<T, Stop> {
-        let families = families(&self.name, &self.provides)?;
+        let families = self.0.families()?;
         let netns = NetNs::anonymous()
             .map_err(|error| Stop::Missing { feature: NETWORK_NAMESPACES, reason: error.to_string() })?;
         let state = directory()?;
-        let on_node = || case(&Node::new(self, families, state.path())?);
+        let on_node = || case(&Node::new(&self.0, families, state.path())?);
         // A panic of the implementation is told here as one of the thread.
         netns.run(on_node).map_err(|error| Stop::broken(format!("the case ended early: {error}")))?
-    }
-}
-
-impl std::fmt::Debug for Harness {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)
     }
 }
 
 /// A node with one uplink, on 192.168.10.0/24 and fd00:10::/64; only to be used in its own thread.
 #[derive(Debug)]
 pub(super) struct Node<'a> {
-    harness: &'a Harness,
+    maker: &'a Maker<dyn Routing>,
     pub(super) families: Families,
     state: &'a Path,
     waiter: Waiter,
@@ -78,7 +64,7 @@ pub(super) struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    fn new(harness: &'a Harness, families: Families, state: &'a Path) -> Result<Self, Stop> {
+    fn new(maker: &'a Maker<dyn Routing>, families: Families, state: &'a Path) -> Result<Self, Stop> {
         let waiter = Waiter::new()?;
         let (netlink, watch) = waiter
             .wait("netlink", async {
@@ -89,13 +75,12 @@ impl<'a> Node<'a> {
                 Ok::<_, String>((netlink, RefCell::new(watch)))
             })?
             .map_err(|error| Stop::broken(format!("the suite cannot set a node up: {error}")))?;
-        Ok(Self { harness, families, state, waiter, netlink, watch })
+        Ok(Self { maker, families, state, waiter, netlink, watch })
     }
 
     /// An instance, as each run of the agent makes one.
     pub(super) fn start(&self) -> Result<Arc<dyn Routing>, Stop> {
-        let built = (self.harness.make)(&context(&self.harness.name, self.families, self.state));
-        built.map_err(|error| Stop::broken(format!("cannot be built with its defaults: {error}")))
+        self.maker.start(self.families, self.state, &serde_json::Map::new())
     }
 
     /// What the implementation answers.

@@ -1,5 +1,7 @@
 //! Faults of `Ipam`, around the reference.
 
+mod means;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -13,9 +15,8 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use kinesin_core::{
     capability::Capability,
-    ipam::{AllocateRequest, Block, Demand, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease, PoolDemand},
+    ipam::{AllocateRequest, Block, Demand, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease},
     registry::{BuildContext, BuildError},
-    values::{Families, Family},
 };
 
 use super::{Fault, fault};
@@ -89,67 +90,6 @@ impl Wrong {
 
     fn next(&self) -> usize {
         self.count.fetch_add(1, Ordering::SeqCst)
-    }
-
-    /// The next free address instead of the attachment's own.
-    async fn moved(&self, request: &AllocateRequest) -> Result<Lease, IpamError> {
-        self.inner.release(&request.attachment).await?;
-        let decoy = AllocateRequest { attachment: "decoy".to_owned(), ..request.clone() };
-        self.inner.allocate(&decoy).await?;
-        let lease = self.inner.allocate(request).await;
-        self.inner.release("decoy").await?;
-        lease
-    }
-
-    /// Takes what it can get.
-    async fn half(&self, request: &AllocateRequest, error: IpamError) -> Result<Lease, IpamError> {
-        for family in request.families.iter() {
-            let families = Families { v4: family == Family::V4, v6: family == Family::V6 };
-            let _half = self.inner.allocate(&AllocateRequest { families, ..request.clone() }).await;
-        }
-        Err(error)
-    }
-
-    async fn any_pool(&self, request: &AllocateRequest, error: IpamError) -> Result<Lease, IpamError> {
-        let pools = self.inner.snapshot().blocks.into_iter().filter(|used| !used.draining).map(|used| used.block.pool);
-        for pool in pools {
-            let lease = self.inner.allocate(&AllocateRequest { pool: Some(pool), ..request.clone() }).await;
-            if lease.is_ok() {
-                return lease;
-            }
-        }
-        Err(error)
-    }
-
-    fn tried(&self, request: &AllocateRequest, failed: bool) {
-        let (mut tries, owner) = (lock(&self.tries), request.owner.to_string());
-        if failed {
-            tries.entry(owner).or_default().insert(request.attachment.clone());
-        } else {
-            tries.remove(&owner);
-        }
-    }
-
-    /// Counts one owner as often as it has tried with another sandbox.
-    fn by_sandbox(&self, pools: &mut [PoolDemand]) {
-        let more: usize = lock(&self.tries).values().map(|attachments| attachments.len() - 1).sum();
-        pools.iter_mut().filter(|found| found.waiting > 0).for_each(|found| found.waiting += more as u64);
-    }
-
-    fn without_old_blocks(&self, pools: &mut [PoolDemand]) {
-        let blocks = self.inner.snapshot().blocks;
-        for found in pools {
-            let of = |block: &Block| block.pool == found.pool && Family::of_net(&block.cidr) == found.family;
-            found.in_use = blocks.iter().filter(|used| of(&used.block) && !used.draining).map(|used| used.leased).sum();
-        }
-    }
-
-    async fn evict(&self, taken: std::net::IpAddr) -> Result<(), IpamError> {
-        let leases = self.inner.snapshot().leases;
-        for (attachment, _) in leases.iter().filter(|(_, held)| held.addresses.iter().any(|a| a.ip == taken)) {
-            self.inner.release(attachment).await?;
-        }
-        Ok(())
     }
 }
 
