@@ -4,6 +4,9 @@ pub mod outcome;
 
 pub mod contract;
 
+#[cfg(feature = "leaks")]
+pub mod leaks;
+
 #[cfg(feature = "cluster")]
 pub mod cluster;
 #[cfg(feature = "cluster")]

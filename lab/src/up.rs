@@ -1,11 +1,11 @@
 //! Brings a lab up, and back to what it was when parts of it have ended.
 
-use std::{net::SocketAddr, path::PathBuf, thread};
+use std::{net::SocketAddr, path::PathBuf, thread, time::Duration};
 
 use nix::unistd::geteuid;
 
 use crate::{
-    Lab, LabError, Progress, cgroup, cluster, kubeconfig,
+    Lab, LabError, Progress, Silent, cgroup, cluster, kubeconfig,
     layout::{Layout, make_dir, write_whole},
     lock::Lock,
     manifests, network,
@@ -53,6 +53,25 @@ impl Lab {
         }
         progress.done();
         Ok(lab)
+    }
+
+    /// Ends the API server by SIGKILL, if it runs, and starts it again after `away` with every object that it had.
+    ///
+    /// Whoever watches it goes on by itself: its watches break, and one from before is answered by 410, so that it lists
+    /// anew. Blocks.
+    ///
+    /// # Errors
+    /// [`LabError`] when it does not come up, and `Busy` while another command changes the lab.
+    pub fn restart_api(&mut self, away: Duration) -> Result<(), LabError> {
+        let _lock = Lock::take(&self.layout, &self.state.name)?;
+        let (name, dir) = (self.state.name.clone(), self.layout.base().to_owned());
+        // Another command may have changed the lab since this handle was made.
+        self.state = State::load(&self.layout)?.ok_or(LabError::NoSuchLab { name, dir })?;
+        if let Some(control) = self.state.control.take() {
+            control.kill().map_err(LabError::io("end the API server"))?;
+        }
+        thread::sleep(away);
+        self.control(&Silent)
     }
 
     async fn underlay(&mut self, progress: &dyn Progress) -> Result<(), LabError> {

@@ -226,24 +226,6 @@ impl Node {
         self.runtime.block_on(async { Netlink::in_netns(netns).expect("socket").links().await.expect("links") })
     }
 
-    /// The node's routes, of all tables.
-    pub(crate) fn routes(&self) -> Vec<Route> {
-        self.runtime.block_on(async { Netlink::in_netns(&self.netns).expect("socket").routes().await.expect("routes") })
-    }
-
-    /// Names of the programs that run in the node's network namespace.
-    pub(crate) fn processes(&self) -> Vec<String> {
-        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-        let own = namespace(&self.holder.id().to_string()).expect("the holder runs");
-        let entries = fs::read_dir("/proc").expect("procfs").map(|entry| entry.expect("entry").file_name());
-        let pids = entries.map(|name| name.to_string_lossy().into_owned());
-        // Those that end while this looks at them are none.
-        let inside = pids.filter(|pid| namespace(pid).is_some_and(|found| found == own));
-        let mut names: Vec<_> = inside.filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok()).collect();
-        names.sort();
-        names
-    }
-
     /// Names of files in a directory of the node; none if it does not exist.
     pub(crate) fn files(&self, directory: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(directory)).into_iter().flatten();
