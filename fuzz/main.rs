@@ -2,6 +2,10 @@
 
 #[path = "../datapath/abi/fuzz/records.rs"]
 mod abi_records;
+#[path = "../agent/fuzz/files.rs"]
+mod agent_files;
+#[path = "../agent/fuzz/selector.rs"]
+mod agent_selector;
 #[path = "../ipam-plugins/allocator/fuzz/leases.rs"]
 mod allocator_leases;
 #[path = "../agent/api/fuzz/bodies.rs"]
@@ -23,6 +27,8 @@ use kinesin_fuzz::Target;
 
 const TARGETS: &[Target] = &[
     Target { name: "abi-records", corpus: "datapath/abi/fuzz/corpus/records", max_bytes: 512, run: abi_records::run },
+    Target { name: "agent-files", corpus: "agent/fuzz/corpus/files", max_bytes: 4096, run: agent_files::run },
+    Target { name: "agent-selector", corpus: "agent/fuzz/corpus/selector", max_bytes: 256, run: agent_selector::run },
     Target {
         name: "allocator-leases",
         corpus: "ipam-plugins/allocator/fuzz/corpus/leases",

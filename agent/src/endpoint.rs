@@ -4,15 +4,15 @@ pub(crate) mod lifecycle;
 pub(crate) mod replay;
 pub(crate) mod selector;
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use kinesin_agent_api::types::{
     AddressPair, Endpoint, EndpointChangeRequest, EndpointIdentity, EndpointNetworking, EndpointState, EndpointStatus,
 };
 use kinesin_core::{
     chassis::EndpointSpec,
-    ipam::{Lease, Owner},
-    values::{EndpointId, Identity, Mac},
+    ipam::{Lease, LeasedAddress, Owner},
+    values::{EndpointId, Family, Identity, Mac},
 };
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,29 @@ impl Record {
         })
     }
 
+    /// Why no agent has made it, if it is one that none could have made.
+    pub(crate) fn defect(&self) -> Option<String> {
+        if self.id.0 == 0 {
+            return Some("no endpoint has number 0".to_owned());
+        }
+        if let Err(error) = check(&self.request) {
+            return Some(error.to_string());
+        }
+        if self.lease.attachment != self.attachment() {
+            return Some(format!("the lease of {:?} is not that of {:?}", self.lease.attachment, self.attachment()));
+        }
+        if self.lease.addresses.is_empty() {
+            return Some("it has no address".to_owned());
+        }
+        let mut once = BTreeSet::new();
+        let is_foreign = |leased: &&LeasedAddress| !leased.block.cidr.contains(&leased.ip);
+        if let Some(leased) = self.lease.addresses.iter().find(is_foreign) {
+            return Some(format!("{} is not in its block {}", leased.ip, leased.block.cidr));
+        }
+        let twice = self.lease.addresses.iter().find(|leased| !once.insert(Family::of(&leased.ip)));
+        twice.map(|leased| format!("{} is a second address of its family", leased.ip))
+    }
+
     /// Its addresses, IPv4 first.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         self.lease.addresses.iter().map(|leased| leased.ip).collect()
@@ -155,7 +178,7 @@ pub(crate) fn addressing(lease: &Lease) -> Vec<AddressPair> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use kinesin_core::ipam::{Block, LeasedAddress};
+    use kinesin_core::ipam::Block;
 
     use super::*;
 

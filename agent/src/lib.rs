@@ -15,6 +15,8 @@ mod config_watch;
 mod controller;
 mod endpoint;
 mod engine;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod ipam;
 mod listing;

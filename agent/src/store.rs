@@ -14,10 +14,14 @@ use std::{
 
 use ipnet::IpNet;
 use kinesin_core::{
+    causes::with_causes,
     ipam::{Block, Lease},
     values::EndpointId,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 
 use crate::endpoint::Record;
 
@@ -25,6 +29,14 @@ use crate::endpoint::Record;
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     directory: PathBuf,
+}
+
+/// What is done about each damaged file, and left to whoever reads of it.
+mod remedy {
+    pub(super) const ENDPOINT: &str = "it is removed; a pod that has lost its network by that is to be deleted, and the next \
+                                       one gets a new one";
+    pub(super) const NODE: &str = "it counts as none, and the node's blocks and peers are read from the API again";
+    pub(super) const CONFIG: &str = "it counts as none, and the next configuration that is accepted replaces it";
 }
 
 /// What the node was given and has published.
@@ -80,10 +92,12 @@ pub(crate) enum StoreError {
         source: io::Error,
     },
     /// The file holds something else.
-    #[error("{path:?} holds no state of this agent")]
+    #[error("{path:?} holds no state of this agent; {remedy}")]
     Content {
         /// The file.
         path: PathBuf,
+        /// What becomes of it, and what is to be done about it.
+        remedy: &'static str,
         /// The cause.
         #[source]
         source: serde_json::Error,
@@ -121,14 +135,7 @@ impl Store {
 
     /// What the node was given in an earlier run; nothing on a new node. A damaged file counts as none and is reported.
     pub(crate) fn load_node(&self) -> Result<Option<NodeRecord>, StoreError> {
-        let path = self.node_path();
-        match read(&path) {
-            Err(StoreError::Content { source, .. }) => {
-                tracing::warn!(path = %path.display(), error = %source, "damaged state file is ignored");
-                Ok(None)
-            }
-            other => other,
-        }
+        none_if_damaged(read(&self.node_path(), remedy::NODE))
     }
 
     /// Saves what the node was given.
@@ -152,12 +159,12 @@ impl Store {
                 remove(&path)?;
                 continue;
             }
-            match read::<Record>(&path) {
+            match read_endpoint(&path) {
                 Ok(Some(record)) if path == self.endpoint_path(record.id) => records.push(record),
                 Ok(_) => tracing::warn!(path = %path.display(), "state file of another name is ignored"),
-                Err(StoreError::Content { source, .. }) => {
+                Err(error @ StoreError::Content { .. }) => {
                     // Nobody will ever read it, and its endpoint's number may be given to another one.
-                    tracing::warn!(path = %path.display(), error = %source, "damaged state file is removed");
+                    tracing::warn!(error = with_causes(&error), "damaged state file");
                     remove(&path)?;
                 }
                 Err(error) => return Err(error),
@@ -178,8 +185,10 @@ impl Store {
     }
 
     /// The configuration that was accepted last: keys and values as they were written.
+    ///
+    /// A damaged file counts as none and is reported.
     pub(crate) fn load_config(&self) -> Result<Option<Vec<(String, String)>>, StoreError> {
-        read(&self.directory.join("config.json"))
+        none_if_damaged(read(&self.directory.join("config.json"), remedy::CONFIG))
     }
 
     /// Saves an accepted configuration.
@@ -200,18 +209,40 @@ fn access(action: &'static str, path: &Path, source: io::Error) -> StoreError {
     StoreError::Access { action, path: path.to_owned(), source }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+fn none_if_damaged<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(error @ StoreError::Content { .. }) => {
+            tracing::warn!(error = with_causes(&error), "damaged state file");
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// An endpoint that is whole: one that could not have been made must not stand in the way of those that could.
+fn read_endpoint(path: &Path) -> Result<Option<Record>, StoreError> {
+    let record: Option<Record> = read(path, remedy::ENDPOINT)?;
+    if let Some(reason) = record.as_ref().and_then(|record| record.defect()) {
+        let source = serde_json::Error::custom(reason);
+        return Err(StoreError::Content { path: path.to_owned(), remedy: remedy::ENDPOINT, source });
+    }
+    Ok(record)
+}
+
+fn read<T: DeserializeOwned>(path: &Path, remedy: &'static str) -> Result<Option<T>, StoreError> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(access("read", path, source)),
     };
-    serde_json::from_slice(&text).map(Some).map_err(|source| StoreError::Content { path: path.to_owned(), source })
+    let content = |source| StoreError::Content { path: path.to_owned(), remedy, source };
+    serde_json::from_slice(&text).map(Some).map_err(content)
 }
 
 fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
-    let text = serde_json::to_vec(value).map_err(|source| StoreError::Content { path: path.to_owned(), source })?;
-    write_atomically(path, &text, 0o600).map_err(|source| access("write", path, source))
+    let written = serde_json::to_vec(value).map_err(io::Error::from);
+    let written = written.and_then(|text| write_atomically(path, &text, 0o600));
+    written.map_err(|source| access("write", path, source))
 }
 
 /// Replaces a file by a rename within its directory.
@@ -263,13 +294,27 @@ mod tests {
         let (_directory, store) = store();
         store.save_endpoint(&record(7, "10.0.0.7")).expect("saved");
         fs::write(store.endpoints_dir().join("8.json"), "{\"id\": 8,").expect("written");
+        let mut foreign = record(10, "10.0.0.10");
+        foreign.lease.addresses[0].block.cidr = "10.9.0.0/24".parse().expect("a network");
+        store.save_endpoint(&foreign).expect("saved");
         fs::write(store.endpoints_dir().join("9.tmp"), "").expect("written");
         fs::write(store.node_path(), [0xff, 0]).expect("written");
         assert_eq!(store.load_endpoints().expect("read"), [record(7, "10.0.0.7")]);
-        for left in ["8.json", "9.tmp"] {
+        for left in ["8.json", "9.tmp", "10.json"] {
             assert!(!store.endpoints_dir().join(left).exists(), "{left}");
         }
         assert_eq!(store.load_node().expect("read"), None);
+    }
+
+    #[test]
+    fn damage_is_told_with_the_file_the_reason_and_the_way_out() {
+        let (_directory, store) = store();
+        store.save_endpoint(&Record { id: EndpointId(0), ..record(7, "10.0.0.7") }).expect("saved");
+        let error = read_endpoint(&store.endpoint_path(EndpointId(0))).expect_err("no number");
+        let told = with_causes(&error);
+        for part in ["endpoints/0.json", "number 0", "is to be deleted"] {
+            assert!(told.contains(part), "{told}");
+        }
     }
 
     #[test]

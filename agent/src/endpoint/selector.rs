@@ -50,9 +50,14 @@ impl FromStr for Selector {
             "cni-attachment-id" => Ok(Self::Attachment(value.to_owned())),
             "pod-name" | "cep-name" => {
                 let (namespace, name) = value.split_once(':').or_else(|| value.split_once('/')).ok_or_else(wrong)?;
+                // Endpoints without a Pod have neither, and this names none of them.
+                if namespace.is_empty() || name.is_empty() {
+                    return Err(wrong());
+                }
                 Ok(Self::Pod(namespace.to_owned(), name.to_owned()))
             }
-            "ipv4" | "ipv6" => value.parse().map(Self::Address).map_err(|_| wrong()),
+            "ipv4" => value.parse().map(|ip| Self::Address(IpAddr::V4(ip))).map_err(|_| wrong()),
+            "ipv6" => value.parse().map(|ip| Self::Address(IpAddr::V6(ip))).map_err(|_| wrong()),
             _ => Err(wrong()),
         }
     }
@@ -112,7 +117,22 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "0", "65536", "-1", "x", "ipv4:nine", "pod-name:alone", "docker:7", "container-id:"] {
+        for text in [
+            "",
+            "0",
+            "65536",
+            "-1",
+            "x",
+            "ipv4:nine",
+            "ipv4:fd00::7",
+            "ipv6:10.0.0.7",
+            "pod-name:alone",
+            "pod-name::",
+            "pod-name:/",
+            "cep-name:default/",
+            "docker:7",
+            "container-id:",
+        ] {
             assert!(text.parse::<Selector>().is_err(), "{text}");
         }
     }
