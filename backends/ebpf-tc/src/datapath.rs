@@ -17,9 +17,9 @@ use kinesin_loader::{
 use crate::{OBJECT, constants, kernel, modes::Modes};
 
 /// Programs that attach to devices.
-const ENTRIES: [&str; 4] = ["from_container", "to_container", "from_netdev", "from_host"];
+pub(crate) const ENTRIES: [&str; 4] = ["from_container", "to_container", "from_netdev", "from_host"];
 /// Programs that slot programs tail-call, by continuation.
-const CONTINUATIONS: [(u32, &str); 3] = [
+pub(crate) const CONTINUATIONS: [(u32, &str); 3] = [
     (Continuation::Next as u32, "cont_next"),
     (Continuation::Deliver as u32, "cont_deliver"),
     (Continuation::Drop as u32, "cont_drop"),

@@ -15,9 +15,11 @@ mod running;
 
 mod backend;
 mod error;
+mod trial;
 
 pub use backend::EbpfChassis;
 pub use config::{Config, EndpointAttach};
+pub use trial::{Trial, Verified, trial};
 
 /// The kernel programs, one object file; empty in a build without their toolchain.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kinesin-tc.o"));

@@ -1,0 +1,131 @@
+//! Inside the virtual machine: runs the steps and tells what came of each.
+//!
+//! Every command is a process of its own with a time limit, so that whatever it does, the host hears of it.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::process::ExitStatusExt as _,
+    path::Path,
+    process::Command,
+    time::Instant,
+};
+
+use kinesin_agent_api::types::BackendHealth;
+
+use crate::{
+    labs::{NODES, SETUPS, Setup, WORKER},
+    message::{Answer, Message, Step},
+};
+
+/// Where the programs are in the image; `kernels/guest/init` has it on its PATH.
+const BIN: &str = "/opt/kinesin";
+/// Seconds that a command may take where nothing else is said: these machines are emulated.
+const PATIENCE: u32 = 60;
+/// Seconds for a lab to come up; it gives up by itself before.
+const UP: u32 = 240;
+/// Seconds for an agent that should refuse to start.
+const REFUSAL: u32 = 20;
+/// Bytes of a command's output that are told, from its end.
+const TOLD: usize = 20_000;
+/// A check's report is read as a whole.
+const REPORT: usize = 1_000_000;
+
+/// Runs every step and writes the answers to `report`, a serial line.
+///
+/// # Errors
+/// When the line cannot be written to.
+pub fn main(report: &Path) -> io::Result<()> {
+    let mut line = Line(File::options().write(true).open(report)?);
+    line.step(Step::Release, PATIENCE, &["uname", "-r"])?;
+    let doctor = line.step(Step::Doctor, PATIENCE, &["kinesin-agent", "doctor"])?;
+    line.step(Step::Trial, PATIENCE, &["kinesin-kernels", "trial"])?;
+    if is_refused(&doctor) {
+        line.step(Step::Refusal, REFUSAL, &["kinesin-agent", "--k8s-node-name", WORKER])?;
+    } else {
+        for setup in SETUPS {
+            lab(&mut line, setup)?;
+        }
+    }
+    // `grep` fails where nothing is found, which is what is hoped for.
+    let complaints = "dmesg | grep -E 'BUG:|WARNING:|Oops|general protection|soft lockup|detected stall'; true";
+    line.step(Step::Complaints, PATIENCE, &["sh", "-c", complaints])?;
+    line.tell(&Message::Done)
+}
+
+/// Whether the agent would not start: its chassis cannot run here.
+fn is_refused(doctor: &Answer) -> bool {
+    let health: Vec<BackendHealth> = serde_json::from_str(&doctor.stdout).unwrap_or_default();
+    health.iter().any(|backend| backend.r#trait == "chassis" && !backend.problems.is_empty())
+}
+
+fn lab(line: &mut Line, setup: Setup) -> io::Result<()> {
+    let name = || setup.name.to_owned();
+    let values = format!("/tmp/{}.json", setup.name);
+    fs::write(&values, setup.values)?;
+    let nodes = NODES.to_string();
+    let kinesin = ["kinesin", "lab"];
+    let of_lab = |words: &[&'static str]| [&kinesin, words].concat();
+    let up = ["up", "--nodes", &nodes, "--no-check", "--values", &values];
+    let up = line.step(Step::Up(name()), UP, &[kinesin.as_slice(), &up].concat())?;
+    let mut is_well = up.is_ok();
+    if is_well {
+        is_well = line.step(Step::Check(name()), UP, &of_lab(&["check", "-o", "json"]))?.is_ok();
+        line.step(
+            Step::Status(name()),
+            PATIENCE,
+            &of_lab(&["exec", WORKER, "--", "cilium-dbg", "status", "-o", "json"]),
+        )?;
+        let links = "ls /sys/fs/bpf/kinesin/v*/links";
+        line.step(Step::Links(name()), PATIENCE, &of_lab(&["exec", WORKER, "--", "sh", "-c", links]))?;
+    }
+    if !is_well {
+        let logs = "for of in agent operator kubelet; do kinesin lab logs $of --tail 40; done";
+        line.step(Step::Logs(name()), PATIENCE, &["sh", "-c", logs])?;
+    }
+    line.step(Step::Down(name()), PATIENCE, &of_lab(&["down"]))?;
+    Ok(())
+}
+
+struct Line(File);
+
+impl Line {
+    fn tell(&mut self, message: &Message) -> io::Result<()> {
+        let mut text = serde_json::to_string(message)?;
+        text.push('\n');
+        self.0.write_all(text.as_bytes())
+    }
+
+    fn step(&mut self, step: Step, seconds: u32, words: &[&str]) -> io::Result<Answer> {
+        self.tell(&Message::Begin { step: step.clone() })?;
+        let begun = Instant::now();
+        let limit = seconds.to_string();
+        let mut command = Command::new("timeout");
+        let output = command.args(["-s", "KILL", limit.as_str()]).args(words).env("PATH", path()).output();
+        let (code, stdout, mut stderr) = match &output {
+            Ok(output) => (output.status.code(), text(&output.stdout, REPORT), text(&output.stderr, TOLD)),
+            Err(error) => (None, String::new(), format!("{words:?} cannot be started: {error}")),
+        };
+        // A shell's `timeout` ends as its command did, or says 128 and the number of the signal.
+        let signal = output.iter().find_map(|output| output.status.signal()).or(code.map(|code| code - 128));
+        let signal = signal.filter(|number| (1..65).contains(number));
+        if let Some(number) = signal {
+            let why =
+                if number == 9 && begun.elapsed().as_secs() >= u64::from(seconds) { " (it took too long)" } else { "" };
+            stderr.push_str(&format!("\nsignal {number}{why}"));
+        }
+        let code = code.filter(|_| signal.is_none());
+        let answer = Answer { step, code, stdout, stderr, seconds: begun.elapsed().as_secs_f64() };
+        self.tell(&Message::End(answer.clone()))?;
+        Ok(answer)
+    }
+}
+
+fn path() -> String {
+    format!("{BIN}:/usr/sbin:/usr/bin:/sbin:/bin")
+}
+
+/// The end of what a command said.
+fn text(bytes: &[u8], most: usize) -> String {
+    String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(most)..]).into_owned()
+}

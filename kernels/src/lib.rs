@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+
+pub mod args;
+mod error;
+pub mod guest;
+mod labs;
+mod machine;
+mod message;
+
+mod findings;
+mod page;
+
+pub mod run;
+pub mod trial;
+
+pub use error::KernelsError;
