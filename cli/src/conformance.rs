@@ -112,8 +112,10 @@ fn options(global: &Global, args: &ConformanceArgs) -> anyhow::Result<Options> {
         },
         scale: Scale {
             kills: args.kills.unwrap_or(size.kills),
+            storm_kills: args.kills.unwrap_or(size.storm_kills),
             connections: args.connections.unwrap_or(size.connections),
             pods: args.pods.unwrap_or(size.pods),
+            burst: args.pods.unwrap_or(size.burst),
         },
         // Short enough to be typed again.
         seed: args.seed.unwrap_or_else(|| clock().as_micros() as u64 % 1_000_000_000),

@@ -8,13 +8,20 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cases::{agents, hop_limit, many, mtu, nodes, reach, restart, sizes},
+    cases::{
+        agents, burst, cluster_pool, hop_limit, host_scope, many, migration, mtu, multi_pool, nodes, reach, restart,
+        sizes, storms,
+    },
     context::Context,
+    own::OwnLab,
     verdict::{Judged, Verdict},
 };
 use crate::target::{Target, TargetCapability};
 
-use TargetCapability::{ChangeMtu, KillAgent, RestartAgent, RestartNode, SmallPodRanges, TwoNodes};
+use TargetCapability::{
+    ChangeMtu, GivenPodCidrs, KillAgent, NodePodCidrs, OwnLab as Own, ReachInside, RestartAgent, RestartNode,
+    SmallPodRanges, TwoNodes,
+};
 
 /// How large the cases are that have a size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,17 +29,21 @@ use TargetCapability::{ChangeMtu, KillAgent, RestartAgent, RestartNode, SmallPod
 pub struct Scale {
     /// How often every agent is killed or restarted under traffic.
     pub kills: usize,
+    /// Processes that are killed while pods come and go.
+    pub storm_kills: usize,
     /// Connections that stay open meanwhile.
     pub connections: usize,
     /// Pods that start at once.
     pub pods: usize,
+    /// Pods that start at once where nodes have room for all of them.
+    pub burst: usize,
 }
 
 impl Scale {
     /// For every day.
-    pub const DAILY: Self = Self { kills: 3, connections: 100, pods: 20 };
+    pub const DAILY: Self = Self { kills: 3, storm_kills: 16, connections: 100, pods: 20, burst: 40 };
     /// What Kinesin claims.
-    pub const FULL: Self = Self { kills: 100, connections: 1_000, pods: 100 };
+    pub const FULL: Self = Self { kills: 100, storm_kills: 1_000, connections: 1_000, pods: 100, burst: 1_000 };
 }
 
 /// One case.
@@ -43,14 +54,29 @@ pub struct Case {
     pub needs: &'static [TargetCapability],
     /// Whether it must be alone on its cluster: it kills, restarts or changes what others stand on.
     pub alone: bool,
-    /// Whether it is judged on every combination each day, not on the default one only: it is about what packets meet.
-    pub everywhere: bool,
+    /// On which combinations it is judged.
+    pub spread: Spread,
     judge: fn(&Context<'_>) -> Judged,
+}
+
+/// On which combinations of a selection a case is judged.
+#[derive(Debug, Clone, Copy)]
+pub enum Spread {
+    /// The default one; in a full run, all.
+    Default,
+    /// Every one: it is about what packets meet.
+    Everywhere,
+    /// The first with each choice on this axis; in a full run, all.
+    Each(&'static str),
+    /// The first with this choice on this axis; in a full run, all that have it.
+    With(&'static str, &'static str),
+    /// One that is made for it: it is about settings.
+    Own(&'static OwnLab),
 }
 
 impl Case {
     const fn new(name: &'static str, needs: &'static [TargetCapability], judge: fn(&Context<'_>) -> Judged) -> Self {
-        Self { name, needs, alone: false, everywhere: false, judge }
+        Self { name, needs, alone: false, spread: Spread::Default, judge }
     }
 
     const fn alone(self) -> Self {
@@ -58,7 +84,11 @@ impl Case {
     }
 
     const fn everywhere(self) -> Self {
-        Self { everywhere: true, ..self }
+        Self { spread: Spread::Everywhere, ..self }
+    }
+
+    const fn on(self, spread: Spread) -> Self {
+        Self { spread, ..self }
     }
 
     /// What of its needs a target lacks.
@@ -98,12 +128,37 @@ pub fn cases() -> &'static [Case] {
         Case::new("fragments_arrive_whole", &[TwoNodes], sizes::fragments).everywhere(),
         Case::new("hop_limit_counts_down", &[TwoNodes], hop_limit::counts_down).everywhere(),
         Case::new("many_pods_start_at_once", &[TwoNodes], many::start_at_once),
-        Case::new("address_is_used_again", &[TwoNodes, SmallPodRanges], restart::address_is_used_again),
+        Case::new("address_is_used_again", &[TwoNodes, SmallPodRanges], restart::address_is_used_again)
+            .on(Spread::Each("ipam")),
+        Case::new("operator_gives_blocks", &[TwoNodes, GivenPodCidrs], cluster_pool::operator_gives_blocks)
+            .on(Spread::With("ipam", "cluster_pool")),
+        Case::new(
+            "node_cidrs_are_all_there_is",
+            &[TwoNodes, NodePodCidrs, SmallPodRanges],
+            host_scope::node_cidrs_are_all,
+        )
+        .on(Spread::With("ipam", "host_scope"))
+        .alone(),
+        Case::new("range_is_full_until_nodes_grow", &[TwoNodes, Own], cluster_pool::full_until_nodes_grow)
+            .on(Spread::Own(&cluster_pool::LAB))
+            .alone(),
+        Case::new("annotation_chooses_the_pool", &[TwoNodes, Own], multi_pool::annotation_chooses)
+            .on(Spread::Own(&multi_pool::LAB)),
+        Case::new("pool_grows_with_its_pods", &[TwoNodes, Own], multi_pool::pool_grows)
+            .on(Spread::Own(&multi_pool::LAB))
+            .alone(),
+        Case::new("addresses_of_a_burst_come_back", &[TwoNodes, Own], burst::comes_back)
+            .on(Spread::Own(&multi_pool::LAB))
+            .alone(),
+        Case::new("ipam_mode_changes_under_traffic", &[TwoNodes, RestartAgent, Own], migration::under_traffic)
+            .on(Spread::Own(&migration::LAB))
+            .alone(),
         Case::new("path_mtu_is_discovered", &[TwoNodes, ChangeMtu, RestartAgent], mtu::is_discovered)
             .alone()
             .everywhere(),
         Case::new("restarted_agents_lose_nothing", &[TwoNodes, RestartAgent], agents::restarted).alone(),
         Case::new("killed_agents_lose_nothing", &[TwoNodes, KillAgent], agents::killed).alone(),
+        Case::new("storms_leak_nothing", &[TwoNodes, KillAgent, ReachInside], storms::leak_nothing).alone(),
         Case::new("restarted_node_comes_back", &[TwoNodes, RestartNode], nodes::restarted).alone(),
     ];
     CASES

@@ -58,6 +58,17 @@ impl Combination {
         self.is_default
     }
 
+    /// The same with another choice on one axis, which may be new.
+    #[must_use]
+    pub fn with(mut self, axis: &str, choice: Choice) -> Self {
+        self.is_default = false;
+        match self.choices.iter_mut().find(|(name, _)| name == axis) {
+            Some((_, there)) => *there = choice,
+            None => self.choices.push((axis.to_owned(), choice)),
+        }
+        self
+    }
+
     /// The chart's values of all choices.
     #[must_use]
     pub fn values(&self) -> Value {
@@ -83,7 +94,7 @@ impl fmt::Display for Combination {
 }
 
 /// Mappings are merged, anything else is replaced, as Helm does with several values files.
-pub(super) fn lay_over(base: &mut Value, over: &Value) {
+pub(crate) fn lay_over(base: &mut Value, over: &Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {
@@ -212,5 +223,9 @@ mod tests {
         assert_eq!(all[0].to_string(), "native-host_scope");
         assert_eq!(all[0].values(), json!({"backends": {"routing": "native", "ipam": "host_scope"}}));
         assert_eq!((all[0].on("ipam"), all[0].on("lb")), (Some("host_scope"), None));
+        let other = |name: &str| Choice { name: name.to_owned(), values: json!({"ipam": {"mode": name}}) };
+        let changed = all[0].clone().with("ipam", other("multi-pool")).with("settings", other("small"));
+        assert_eq!((changed.to_string().as_str(), changed.is_default()), ("native-multi-pool-small", false));
+        assert_eq!(changed.values(), json!({"backends": {"routing": "native"}, "ipam": {"mode": "small"}}));
     }
 }

@@ -35,9 +35,11 @@ pub struct Context<'a> {
     pub target: &'a dyn Target,
     /// How large it is.
     pub scale: Scale,
-    namespace: String,
+    pub(super) namespace: String,
     random: RefCell<Sequence>,
     next_key: Cell<u8>,
+    /// What was applied, in its order.
+    pub(super) applied: RefCell<Vec<Value>>,
 }
 
 impl<'a> Context<'a> {
@@ -56,7 +58,7 @@ impl<'a> Context<'a> {
         let api = Api::all(target.client().clone());
         let made = target.runtime().block_on(api.create(&PostParams::default(), &object));
         made.map_err(|error| Stop::target(&error))?;
-        Ok(Self { target, scale, namespace, random, next_key: Cell::new(1) })
+        Ok(Self { target, scale, namespace, random, next_key: Cell::new(1), applied: RefCell::default() })
     }
 
     /// The next number of the case's own sequence, which its seed decides.
@@ -67,6 +69,12 @@ impl<'a> Context<'a> {
     /// A number below `limit`, which is not 0.
     pub fn below(&self, limit: usize) -> usize {
         usize::try_from(self.random() % limit as u64).unwrap_or_default()
+    }
+
+    /// Its own namespace in the API.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// A key for somebody who answers; 255 of them in turn.
@@ -157,7 +165,13 @@ impl<'a> Context<'a> {
     }
 
     fn create(&self, name: &str, node: &str, in_network_of_node: bool) -> Result<(), Stop> {
-        let mut container = self.target.container();
+        let object = Self::object(self.target.container(), name, node, in_network_of_node)?;
+        let created = self.target.runtime().block_on(self.pods().create(&PostParams::default(), &object));
+        created.map(drop).map_err(|error| Stop::target(&error))
+    }
+
+    /// A pod with one container on a node.
+    pub(super) fn object(mut container: Value, name: &str, node: &str, in_network_of_node: bool) -> Result<Pod, Stop> {
         container["name"] = json!("main");
         let mut spec = json!({
             "nodeName": node,
@@ -170,9 +184,7 @@ impl<'a> Context<'a> {
             spec["hostNetwork"] = Value::Bool(true);
         }
         let object = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}));
-        let object = object.map_err(|error| Stop::target(&error))?;
-        let created = self.target.runtime().block_on(self.pods().create(&PostParams::default(), &object));
-        created.map(drop).map_err(|error| Stop::target(&error))
+        object.map_err(|error| Stop::target(&error))
     }
 
     /// The same pods again, with the addresses that they have now.
@@ -247,16 +259,16 @@ impl<'a> Context<'a> {
             .map_err(|stop| stop.to_string())
     }
 
-    fn pods(&self) -> Api<Pod> {
+    pub(super) fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.target.client().clone(), &self.namespace)
     }
 
-    fn list(&self) -> Result<Vec<Pod>, Stop> {
+    pub(super) fn list(&self) -> Result<Vec<Pod>, Stop> {
         let listed = self.target.runtime().block_on(self.pods().list(&ListParams::default()));
         listed.map(|list| list.items).map_err(|error| Stop::target(&error))
     }
 
-    fn wait_until_gone(&self, which: impl Fn(&Pod) -> bool) -> Result<(), Stop> {
+    pub(super) fn wait_until_gone(&self, which: impl Fn(&Pod) -> bool) -> Result<(), Stop> {
         let until = Instant::now() + PATIENCE;
         loop {
             let left = self.list()?.iter().filter(|pod| which(pod)).count();
@@ -294,6 +306,7 @@ impl Drop for Context<'_> {
     fn drop(&mut self) {
         // The verdict stands; what cannot be removed is in a namespace that says whose it is.
         let runtime = self.target.runtime();
+        self.remove_applied();
         let now = DeleteParams::default().grace_period(0);
         let _ = runtime.block_on(self.pods().delete_collection(&now, &ListParams::default()));
         // The next case may need the addresses.

@@ -1,4 +1,4 @@
-//! The lab of a combination: its shape and its values.
+//! The lab of a combination: its shape, its values, and what it can do beside what every lab can.
 
 use std::{
     fs,
@@ -14,24 +14,34 @@ use super::{
     case::Scale,
     catalogue::FAMILIES,
     combination::{Combination, lay_over},
+    own::OwnLab,
     random::hash,
 };
-use crate::target::{Subject, Target};
+use crate::target::{Subject, Target, TargetCapability};
 
 /// Lines of each log that a failure shows.
 const LOG_LINES: usize = 15;
 /// Addresses beside those of the pods: router, health, and the pods of cases that run beside.
 const SPARE: usize = 18;
 
-/// A lab to be, and whether its nodes have so few addresses that they come back soon.
+/// A lab to be.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) spec: Spec,
-    pub(crate) small_ranges: bool,
+    /// What it can do because of its settings.
+    pub(crate) also: Vec<TargetCapability>,
 }
 
-/// The lab of a combination in the directory `base`. `run` keeps labs of several runs on one machine apart.
-pub(crate) fn plan(combination: &Combination, scale: Scale, base: &Path, run: &str, bin_dir: &Path) -> Plan {
+/// The lab of a combination in the directory `base`, and if it is one that cases have for themselves, as they want it.
+/// `run` keeps labs of several runs on one machine apart.
+pub(crate) fn plan(
+    combination: &Combination,
+    own: Option<&OwnLab>,
+    scale: Scale,
+    base: &Path,
+    run: &str,
+    bin_dir: &Path,
+) -> Plan {
     let families = match combination.on(FAMILIES) {
         Some("ipv4") => Families::Ipv4,
         Some("ipv6") => Families::Ipv6,
@@ -40,44 +50,68 @@ pub(crate) fn plan(combination: &Combination, scale: Scale, base: &Path, run: &s
     // A power of two that has room for half of the pods.
     let bits = (scale.pods.div_ceil(2) + SPARE).next_power_of_two().max(32).ilog2();
     let bits = u8::try_from(bits).unwrap_or(u8::MAX).min(12);
-    // Other modes take their addresses elsewhere.
-    let small_ranges = combination.on("ipam") == Some("host_scope");
-    let pod_ranges = if small_ranges { ranges(families, bits) } else { Vec::new() };
+    let pod_ranges = if own.is_none() { ranges(families, bits, OF_NODES) } else { Vec::new() };
+    let mut values = combination.values();
+    let mut also = match combination.on("ipam") {
+        Some("host_scope") => vec![TargetCapability::NodePodCidrs],
+        Some("cluster_pool") => vec![TargetCapability::GivenPodCidrs],
+        _ => Vec::new(),
+    };
+    match own {
+        Some(_) => also.push(TargetCapability::OwnLab),
+        None => {
+            // What Kubernetes gives to its Nodes is taken in every mode.
+            lay_over(&mut values, &range_values(combination.on("ipam"), &ranges(families, bits, OF_OPERATOR)));
+            also.push(TargetCapability::SmallPodRanges);
+        }
+    }
     let spec = Spec {
         name: format!("c-{:016x}", hash(&format!("{run} {combination}"))),
         base: base.to_owned(),
-        nodes: 2,
+        nodes: own.map_or(2, |own| own.nodes),
         families,
         pod_ranges,
         bin_dir: bin_dir.to_owned(),
-        values: values(combination, families).to_string(),
+        values: values.to_string(),
         workloads: false,
         ..Spec::default()
     };
-    Plan { spec, small_ranges }
+    Plan { spec, also }
 }
 
-/// The chart's values: those of the combination, and a pool for the mode that has none until somebody makes it.
-fn values(combination: &Combination, families: Families) -> Value {
-    let mut values = combination.values();
-    if combination.on("ipam") == Some("multi_pool") {
-        let mut pool = json!({});
-        if families.ipv4() {
-            lay_over(&mut pool, &json!({"ipv4": {"cidrs": ["10.244.0.0/16"], "maskSize": 26}}));
-        }
-        if families.ipv6() {
-            lay_over(&mut pool, &json!({"ipv6": {"cidrs": ["fd00:10:100::/112"], "maskSize": 122}}));
-        }
-        let made = json!({"ipam": {"operator": {"autoCreateCiliumPodIPPools": {"default": pool}}}});
-        lay_over(&mut values, &made);
+/// The chart's values by which a mode takes its blocks from ranges; one that takes those of the Nodes needs none.
+fn range_values(mode: Option<&str>, ranges: &[PodRange]) -> Value {
+    let mut values = json!({});
+    for PodRange { cidr, node_prefix } in ranges {
+        let is_ipv4 = cidr.addr().is_ipv4();
+        let (list, mask) = if is_ipv4 {
+            ("clusterPoolIPv4PodCIDRList", "clusterPoolIPv4MaskSize")
+        } else {
+            ("clusterPoolIPv6PodCIDRList", "clusterPoolIPv6MaskSize")
+        };
+        let of_family = match mode {
+            Some("cluster_pool") => json!({list: [cidr.to_string()], mask: node_prefix}),
+            // Such a mode has no pool until somebody makes one.
+            Some("multi_pool") => {
+                let family = if is_ipv4 { "ipv4" } else { "ipv6" };
+                let range = json!({"cidrs": [cidr.to_string()], "maskSize": node_prefix});
+                json!({"autoCreateCiliumPodIPPools": {"default": {family: range}}})
+            }
+            _ => continue,
+        };
+        lay_over(&mut values, &json!({"ipam": {"operator": of_family}}));
     }
     values
 }
 
+/// Where ranges begin from which Nodes get their pod CIDRs, and those from which the operator gives blocks.
+const OF_NODES: [&str; 2] = ["10.244.0.0", "fd00:10:244::"];
+const OF_OPERATOR: [&str; 2] = ["10.244.128.0", "fd00:10:244:1::"];
+
 /// Ranges for four nodes with so many bits of addresses each.
-fn ranges(families: Families, bits: u8) -> Vec<PodRange> {
-    let v4 = format!("10.244.0.0/{}={}", 30 - bits, 32 - bits).parse();
-    let v6 = format!("fd00:10:244::/{}={}", 126 - bits, 128 - bits).parse();
+fn ranges(families: Families, bits: u8, [v4, v6]: [&str; 2]) -> Vec<PodRange> {
+    let v4 = format!("{v4}/{}={}", 30 - bits, 32 - bits).parse();
+    let v6 = format!("{v6}/{}={}", 126 - bits, 128 - bits).parse();
     let wanted = [(families.ipv4(), v4), (families.ipv6(), v6)];
     wanted.into_iter().filter(|(on, _)| *on).filter_map(|(_, range)| range.ok()).collect()
 }
@@ -130,8 +164,20 @@ mod tests {
             let bits = (usize::div_ceil(pods, 2) + SPARE).next_power_of_two().max(32).ilog2();
             assert_eq!(32 - bits, prefix);
         }
-        let ranges = ranges(Families::Dual, 5);
+        let ranges = ranges(Families::Dual, 5, OF_NODES);
         assert_eq!((ranges[0].node_prefix, ranges[0].cidr.to_string().as_str()), (27, "10.244.0.0/25"));
         assert_eq!((ranges[1].node_prefix, ranges[1].cidr.to_string().as_str()), (123, "fd00:10:244::/121"));
+    }
+
+    #[test]
+    fn every_mode_has_the_same_ranges() {
+        let ranges = ranges(Families::Dual, 5, OF_OPERATOR);
+        assert_eq!(range_values(Some("host_scope"), &ranges), json!({}));
+        let given = range_values(Some("cluster_pool"), &ranges);
+        assert_eq!(given["ipam"]["operator"]["clusterPoolIPv4PodCIDRList"], json!(["10.244.128.0/25"]));
+        assert_eq!(given["ipam"]["operator"]["clusterPoolIPv6MaskSize"], 123);
+        let pools = range_values(Some("multi_pool"), &ranges);
+        let pool = &pools["ipam"]["operator"]["autoCreateCiliumPodIPPools"]["default"];
+        assert_eq!((&pool["ipv4"]["maskSize"], &pool["ipv6"]["cidrs"]), (&json!(27), &json!(["fd00:10:244:1::/121"])));
     }
 }

@@ -20,7 +20,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-use super::{case::Scale, combination::Combination, keeper, lab};
+use super::{case::Scale, keeper, lab, plan::Column};
 use crate::target::LabTarget;
 
 /// A run of the suite: where its labs are, and whose they are.
@@ -60,17 +60,12 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Waits for the lab of a combination, and brings it up if it is not there. `alone` keeps everybody else away.
+    /// Waits for the lab of a column, and brings it up if it is not there. `alone` keeps everybody else away.
     ///
     /// # Errors
     /// Why it does not come up, with the last lines of its logs.
-    pub(crate) fn take(
-        session: &Session,
-        combination: &Combination,
-        scale: Scale,
-        alone: bool,
-    ) -> Result<Self, String> {
-        let plan = lab::plan(combination, scale, &session.dir, &session.id, &session.bin_dir);
+    pub(crate) fn take(session: &Session, column: &Column, scale: Scale, alone: bool) -> Result<Self, String> {
+        let plan = lab::plan(&column.combination, column.own, scale, &session.dir, &session.id, &session.bin_dir);
         let path = session.dir.join(format!("{}.lock", plan.spec.name));
         let dirty = session.dir.join(format!("{}.dirty", plan.spec.name));
         let failed = |error: io::Error| format!("cannot lock {}: {error}", path.display());
@@ -90,7 +85,7 @@ impl Lease {
                     continue;
                 }
             }
-            let target = LabTarget::open(plan.spec.clone(), plan.small_ranges).map_err(|error| with_causes(&error))?;
+            let target = LabTarget::open(plan.spec.clone(), &plan.also).map_err(|error| with_causes(&error))?;
             return Ok(Self { target, plan, dirty, lock });
         }
     }
@@ -133,7 +128,7 @@ fn bring_up(session: &Session, plan: &lab::Plan, dirty: &Path) -> Result<(), Str
     let _ = fs::remove_file(dirty);
     // First: it also ends a lab that comes up half.
     keeper::start(session, &plan.spec).map_err(|error| format!("cannot start the keeper of the lab: {error}"))?;
-    LabTarget::up(plan.spec.clone(), plan.small_ranges).map(drop).map_err(|error| {
+    LabTarget::up(plan.spec.clone(), &plan.also).map(drop).map_err(|error| {
         let told = format!("the lab does not come up: {}\n{}", with_causes(&error), lab::logs(&plan.spec));
         // The logs are told; what cannot be removed now is removed by the keeper.
         let _ = lab::down(&plan.spec);

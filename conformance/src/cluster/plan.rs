@@ -3,9 +3,10 @@
 use kinesin_agent_api::types::BackendInfo;
 
 use super::{
-    case::{Case, cases},
+    case::{Case, Spread, cases},
     catalogue::{Selection, select},
     combination::Combination,
+    own::OwnLab,
 };
 
 /// What is wanted of all that there is.
@@ -24,6 +25,8 @@ pub struct Filter {
 pub struct Column {
     /// The combination.
     pub combination: Combination,
+    /// The lab that it is the combination of, if it was made for its cases.
+    pub own: Option<&'static OwnLab>,
     /// The cases, those first that can share a cluster.
     pub cases: Vec<&'static Case>,
 }
@@ -40,29 +43,60 @@ fn contains_one(wanted: &[String], name: &str) -> bool {
     wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()))
 }
 
-/// The columns of a run over these backends. The default combination has every case; the others of a daily selection
-/// have those that are about what packets meet.
+/// The columns of a run over these backends: each combination of the selection with the cases that are spread to it, then
+/// the labs that cases have for themselves.
 ///
 /// A combination that is named in full, or by a part that only combinations outside the selection have, is found as
 /// well.
 #[must_use]
 pub fn columns(backends: &[BackendInfo], filter: &Filter) -> Vec<Column> {
-    let wanted = |combinations: Vec<Combination>| {
-        let named = |combination: &Combination| contains_one(&filter.combinations, &combination.to_string());
-        combinations.into_iter().filter(named).collect::<Vec<_>>()
-    };
-    let mut chosen = wanted(select(backends, filter.selection));
-    if chosen.is_empty() {
-        chosen = wanted(select(backends, Selection::Full));
+    let named = |combination: &Combination| contains_one(&filter.combinations, &combination.to_string());
+    let own: Vec<Column> = own_labs(backends).into_iter().filter(|column| named(&column.combination)).collect();
+    let mut selected = select(backends, filter.selection);
+    if own.is_empty() && !selected.iter().any(named) {
+        selected = select(backends, Selection::Full);
     }
     let in_full = filter.selection == Selection::Full;
-    let column = |combination: Combination| {
-        let cases = cases()
-            .iter()
-            .filter(|case| (in_full || combination.is_default() || case.everywhere) && filter.wants_case(case.name));
-        Column { cases: cases.collect(), combination }
+    // Those that are not named count as well: which is the first of a choice does not depend on what is asked for.
+    let is_first = |combination: &Combination, axis: &str| {
+        let same = |other: &&Combination| other.on(axis) == combination.on(axis);
+        selected.iter().find(same) == Some(combination)
     };
-    chosen.into_iter().map(column).filter(|column| !column.cases.is_empty()).collect()
+    let is_judged = |case: &Case, combination: &Combination| match case.spread {
+        Spread::Own(_) => false,
+        Spread::Everywhere => true,
+        Spread::Default => in_full || combination.is_default(),
+        Spread::Each(axis) => in_full || is_first(combination, axis),
+        Spread::With(axis, choice) => combination.on(axis) == Some(choice) && (in_full || is_first(combination, axis)),
+    };
+    let column = |combination: &Combination| Column {
+        combination: combination.clone(),
+        own: None,
+        cases: cases().iter().filter(|case| is_judged(case, combination)).collect(),
+    };
+    let mut columns: Vec<Column> = selected.iter().filter(|combination| named(combination)).map(column).collect();
+    columns.extend(own);
+    for column in &mut columns {
+        column.cases.retain(|case| filter.wants_case(case.name));
+    }
+    columns.retain(|column| !column.cases.is_empty());
+    columns
+}
+
+/// The labs that cases have for themselves, as far as these backends can make them.
+fn own_labs(backends: &[BackendInfo]) -> Vec<Column> {
+    let Some(default) = select(backends, Selection::Default).into_iter().next() else { return Vec::new() };
+    let has = |own: &OwnLab| backends.iter().any(|backend| backend.r#trait == "ipam" && backend.name == own.ipam);
+    let mut columns: Vec<Column> = Vec::new();
+    for case in cases() {
+        let Spread::Own(own) = case.spread else { continue };
+        if let Some(column) = columns.iter_mut().find(|column| column.own == Some(own)) {
+            column.cases.push(case);
+        } else if let (true, Ok(combination)) = (has(own), own.combination(&default)) {
+            columns.push(Column { combination, own: Some(own), cases: vec![case] });
+        }
+    }
+    columns
 }
 
 #[cfg(test)]
@@ -88,14 +122,47 @@ mod tests {
         columns(&backends(), filter).iter().map(|column| (column.combination.to_string(), column.cases.len())).collect()
     }
 
+    fn count(which: impl Fn(Spread) -> bool) -> usize {
+        cases().iter().filter(|case| which(case.spread)).count()
+    }
+
     #[test]
-    fn default_is_judged_in_full_and_the_others_by_what_packets_meet() {
-        let everywhere = cases().iter().filter(|case| case.everywhere).count();
-        let planned = planned(&Filter::default());
-        assert_eq!(planned[0], ("host_scope-ebpf-tcx-dual".to_owned(), cases().len()));
-        assert!(planned.len() == 6 && planned[1..].iter().all(|(_, cases)| *cases == everywhere), "{planned:?}");
+    fn cases_are_spread_as_they_say() {
+        let everywhere = count(|spread| matches!(spread, Spread::Everywhere));
+        let elsewhere = count(|spread| match spread {
+            Spread::With("ipam", mode) => mode != "host_scope",
+            Spread::Own(_) => true,
+            _ => false,
+        });
+        // Of one mode, and without the labs of the others.
+        let daily = planned(&Filter::default());
+        assert_eq!(daily[0], ("host_scope-ebpf-tcx-dual".to_owned(), cases().len() - elsewhere));
+        assert!(daily.len() == 6 && daily[1..].iter().all(|(_, cases)| *cases == everywhere), "{daily:?}");
         let full = Filter { selection: Selection::Full, ..Filter::default() };
-        assert!(columns(&backends(), &full).iter().all(|column| column.cases.len() == cases().len()));
+        assert!(planned(&full).iter().all(|(_, number)| *number == cases().len() - elsewhere));
+    }
+
+    #[test]
+    fn each_choice_has_a_first_and_labs_of_cases_come_last() {
+        let mut more = backends();
+        for name in ["cluster_pool", "multi_pool"] {
+            more.push(BackendInfo { name: name.to_owned(), selected: false, ..more[0].clone() });
+        }
+        let columns = columns(&more, &Filter::default());
+        let judged = |mode: &str, case: &str| {
+            let of_mode = columns.iter().filter(|column| column.combination.on("ipam") == Some(mode));
+            of_mode.filter(|column| column.cases.iter().any(|found| found.name == case)).count()
+        };
+        for mode in ["host_scope", "cluster_pool", "multi_pool"] {
+            assert_eq!(judged(mode, "address_is_used_again"), 1, "{mode}");
+        }
+        let own: Vec<&Column> = columns.iter().filter(|column| column.own.is_some()).collect();
+        let of_own: usize = own.iter().map(|column| column.cases.len()).sum();
+        assert_eq!(of_own, count(|spread| matches!(spread, Spread::Own(_))));
+        assert!(columns.iter().position(|column| column.own.is_some()) == Some(columns.len() - own.len()));
+        let names: std::collections::BTreeSet<String> =
+            own.iter().map(|column| column.combination.to_string()).collect();
+        assert_eq!(names.len(), own.len(), "{names:?}");
     }
 
     #[test]

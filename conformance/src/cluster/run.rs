@@ -216,7 +216,7 @@ fn on_lab(
     let name = column.combination.to_string();
     let take = || {
         observer.phase(&format!("lab {name} comes up"));
-        Lease::take(session, &column.combination, options.scale, true)
+        Lease::take(session, column, options.scale, true)
     };
     let mut lease = take()?;
     results.subject = lab::subject(&session.bin_dir, &lease.target);

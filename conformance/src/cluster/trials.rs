@@ -15,11 +15,10 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use super::{
     case::{Case, Scale},
     catalogue::{Selection, backends_of},
-    combination::Combination,
     hidden::hidden_main,
     lab,
     lease::{Lease, Session},
-    plan::{Filter, columns},
+    plan::{Column, Filter, columns},
     random::unique,
     verdict::Verdict,
 };
@@ -72,10 +71,11 @@ fn trials() -> Result<Vec<Trial>, String> {
     let run = Run { session: Session::new(&id, owner, &bin_dir), scale, seed };
     let filter = Filter { selection, ..Filter::default() };
     let trials = columns(&backends, &filter).into_iter().flat_map(|column| {
-        let (run, combination) = (run.clone(), column.combination);
-        column.cases.into_iter().map(move |case| {
-            let (run, combination) = (run.clone(), combination.clone());
-            Trial::ignorable_test(format!("{combination}/{}", case.name), move || judge(&run, &combination, case))
+        let run = run.clone();
+        column.cases.clone().into_iter().map(move |case| {
+            let (run, column) = (run.clone(), column.clone());
+            let name = format!("{}/{}", column.combination, case.name);
+            Trial::ignorable_test(name, move || judge(&run, &column, case))
         })
     });
     Ok(trials.collect())
@@ -85,13 +85,13 @@ fn number(text: &str) -> Option<u64> {
     text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hex| u64::from_str_radix(hex, 16).ok())
 }
 
-fn judge(run: &Run, combination: &Combination, case: &Case) -> Result<Completion, Failed> {
+fn judge(run: &Run, column: &Column, case: &Case) -> Result<Completion, Failed> {
     let say = |line: &str| {
         // Shown with a failure; nothing can be done if stderr is gone.
         let _ = writeln!(std::io::stderr(), "{line}");
     };
     say(&format!("repeat it with KINESIN_SEED={:#x}", run.seed));
-    let lease = Lease::take(&run.session, combination, run.scale, case.alone)?;
+    let lease = Lease::take(&run.session, column, run.scale, case.alone)?;
     let verdict = case.judge(&lease.target, run.scale, run.seed);
     say(&verdict.to_string());
     match verdict {

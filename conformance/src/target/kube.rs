@@ -16,14 +16,11 @@ use kinesin_agent_api::types::BackendInfo;
 use kinesin_core::{causes::with_causes, values::Families};
 use kube::{
     Api, Client, Config,
-    api::{AttachParams, ListParams, PostParams},
+    api::{ListParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
-use tokio::{
-    io::AsyncReadExt,
-    runtime::{Handle, Runtime},
-};
+use tokio::runtime::{Handle, Runtime};
 
 use super::{NodeInfo, PodInfo, Subject, Target, TargetCapability, agents};
 use crate::cluster::{
@@ -39,8 +36,6 @@ const LOOK: Duration = Duration::from_millis(200);
 const PROGRAM: &str = "kinesin";
 /// Roles of backends, in the order in which combinations name them.
 const ROLES: [&str; 6] = ["ipam", "routing", "loadBalancer", "policy", "masquerade", "chassis"];
-/// How long a command in an agent's pod may take.
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// How to reach a cluster, and what to start on it.
 #[derive(Debug, Clone, Default)]
@@ -95,7 +90,7 @@ impl KubeTarget {
             node.ips.retain(|ip| if ip.is_ipv4() { families.v4 } else { families.v6 });
         }
         target.small_ranges = target.has_small_ranges();
-        target.ask_agent();
+        target.ask_for_backends();
         Ok(target)
     }
 
@@ -117,13 +112,12 @@ impl KubeTarget {
 
     /// Asks the first agent that is ready for the backends that it runs and for its version. Other implementations have
     /// no such agent, so not to be told is no error.
-    fn ask_agent(&mut self) {
+    fn ask_for_backends(&mut self) {
         let Ok(pods) = agents::list(self.runtime.handle(), &self.client, &self.namespace) else { return };
-        let Some(pod) = pods.into_iter().find(agents::is_ready).and_then(|pod| pod.metadata.name) else { return };
-        let pods = agents::api(&self.client, &self.namespace);
+        let Some(node) = pods.into_iter().find(agents::is_ready).and_then(|pod| pod.spec?.node_name) else { return };
         let ask = |words: &[&str]| {
-            let output = self.runtime.block_on(output(&pods, &pod, words));
-            output.and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+            let text = agents::ask(self.runtime.handle(), &self.client, &self.namespace, &node, words).ok()?;
+            serde_json::from_str::<Value>(&text).ok()
         };
         let backends = ask(&[PROGRAM, "backends", "-o", "json"]).and_then(|told| serde_json::from_value(told).ok());
         let backends: Vec<BackendInfo> = backends.unwrap_or_default();
@@ -134,6 +128,10 @@ impl KubeTarget {
         if let Some(version) = version {
             self.subject.version = version;
         }
+    }
+
+    fn has_ipam(&self, name: &str) -> bool {
+        self.backends.iter().any(|backend| backend == name)
     }
 
     /// What is tested.
@@ -243,16 +241,6 @@ async fn look(options: &KubeOptions) -> Result<Found, String> {
     Ok((client, ready, image, subject))
 }
 
-/// What a command in a pod's first container writes to stdout.
-async fn output(pods: &Api<Pod>, pod: &str, words: &[&str]) -> Option<Vec<u8>> {
-    let params = AttachParams::default().stdout(true).stderr(false);
-    let mut process = pods.exec(pod, words.iter().copied(), &params).await.ok()?;
-    let mut text = Vec::new();
-    let mut stdout = process.stdout()?;
-    tokio::time::timeout(ANSWER, stdout.read_to_end(&mut text)).await.ok()?.ok()?;
-    Some(text)
-}
-
 async fn client(kubeconfig: Option<&Path>) -> Result<Client, String> {
     let config = match kubeconfig {
         Some(path) => {
@@ -285,7 +273,13 @@ impl Target for KubeTarget {
             TargetCapability::TwoNodes => self.nodes.len() > 1,
             TargetCapability::RestartAgent => true,
             TargetCapability::SmallPodRanges => self.small_ranges,
-            TargetCapability::KillAgent | TargetCapability::RestartNode | TargetCapability::ChangeMtu => false,
+            TargetCapability::NodePodCidrs => self.has_ipam("host_scope"),
+            TargetCapability::GivenPodCidrs => self.has_ipam("cluster_pool"),
+            TargetCapability::KillAgent
+            | TargetCapability::ReachInside
+            | TargetCapability::RestartNode
+            | TargetCapability::ChangeMtu
+            | TargetCapability::OwnLab => false,
         }
     }
 
@@ -322,6 +316,10 @@ impl Target for KubeTarget {
 
     fn node_hands(&self, _node: &str) -> Result<Option<Box<dyn Hands>>, String> {
         Ok(None)
+    }
+
+    fn ask_agent(&self, node: &str, words: &[&str]) -> Result<String, Stop> {
+        agents::ask(self.runtime.handle(), &self.client, &self.namespace, node, words)
     }
 
     fn restart_agents(&self) -> Result<(), Stop> {

@@ -1,4 +1,6 @@
-//! A lab as a target: it can do everything.
+//! A lab as a target: it can do everything, but for what depends on its settings.
+
+mod inside;
 
 use std::{
     fmt, fs, thread,
@@ -14,11 +16,12 @@ use serde_json::{Value, json};
 use tokio::runtime::{Handle, Runtime};
 
 use super::{
-    NodeInfo, PodInfo, Target, TargetCapability,
+    Inside, NodeInfo, PodInfo, Target, TargetCapability,
     agents::{self, PATIENCE},
 };
 use crate::cluster::{
     Stop,
+    combination::lay_over,
     worker::{Hands, LocalHands},
 };
 
@@ -34,33 +37,33 @@ pub struct LabTarget {
     lab: Lab,
     client: Client,
     runtime: Runtime,
-    small_ranges: bool,
+    also: Vec<TargetCapability>,
 }
 
 impl LabTarget {
-    /// Brings the lab up, or heals it; `small_ranges` tells that its nodes have few addresses.
+    /// Brings the lab up, or heals it; `also` is what it can do because of its settings.
     ///
     /// # Errors
     /// The lab's.
-    pub fn up(spec: Spec, small_ranges: bool) -> Result<Self, LabError> {
+    pub fn up(spec: Spec, also: &[TargetCapability]) -> Result<Self, LabError> {
         let runtime = runtime()?;
         let lab = runtime.block_on(Lab::up(&spec, &Silent))?;
-        Self::with(spec, lab, runtime, small_ranges)
+        Self::with(spec, lab, runtime, also)
     }
 
     /// Takes a lab that is up, without a look at it.
     ///
     /// # Errors
     /// The lab's.
-    pub fn open(spec: Spec, small_ranges: bool) -> Result<Self, LabError> {
+    pub fn open(spec: Spec, also: &[TargetCapability]) -> Result<Self, LabError> {
         let lab = Lab::open(&spec.base, &spec.name)?;
-        Self::with(spec, lab, runtime()?, small_ranges)
+        Self::with(spec, lab, runtime()?, also)
     }
 
-    fn with(spec: Spec, lab: Lab, runtime: Runtime, small_ranges: bool) -> Result<Self, LabError> {
+    fn with(spec: Spec, lab: Lab, runtime: Runtime, also: &[TargetCapability]) -> Result<Self, LabError> {
         // The client's tasks belong to the runtime in which it is made.
         let client = runtime.block_on(async { lab.client() })?;
-        Ok(Self { spec, lab, client, runtime, small_ranges })
+        Ok(Self { spec, lab, client, runtime, also: also.to_vec() })
     }
 
     fn node(&self, name: &str) -> Result<kinesin_lab::Node, Stop> {
@@ -141,6 +144,14 @@ impl LabTarget {
     }
 }
 
+/// One values file over another.
+fn laid_over(base: &str, over: &str) -> Result<String, Stop> {
+    let parse = |text: &str| serde_yaml_ng::from_str::<Value>(text).map_err(|error| Stop::target(&error));
+    let mut values = parse(base)?;
+    lay_over(&mut values, &parse(over)?);
+    Ok(values.to_string())
+}
+
 fn runtime() -> Result<Runtime, LabError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.map_err(|source| LabError::Io { action: "start the runtime of a target".to_owned(), source })
@@ -160,9 +171,13 @@ impl Target for LabTarget {
     fn can(&self, what: TargetCapability) -> bool {
         match what {
             TargetCapability::TwoNodes => self.spec.nodes > 1,
-            TargetCapability::SmallPodRanges => self.small_ranges,
+            TargetCapability::SmallPodRanges
+            | TargetCapability::NodePodCidrs
+            | TargetCapability::GivenPodCidrs
+            | TargetCapability::OwnLab => self.also.contains(&what),
             TargetCapability::RestartAgent
             | TargetCapability::KillAgent
+            | TargetCapability::ReachInside
             | TargetCapability::RestartNode
             | TargetCapability::ChangeMtu => true,
         }
@@ -197,6 +212,26 @@ impl Target for LabTarget {
     fn node_hands(&self, node: &str) -> Result<Option<Box<dyn Hands>>, String> {
         let netns = self.node(node).map_err(|stop| stop.to_string())?.netns().map_err(|error| with_causes(&error))?;
         Ok(Some(Box::new(LocalHands::new(netns, self.runtime.handle().clone()))))
+    }
+
+    fn ask_agent(&self, node: &str, words: &[&str]) -> Result<String, Stop> {
+        agents::ask(self.runtime.handle(), &self.client, SYSTEM, node, words)
+    }
+
+    fn configure(&self, values: &str) -> Result<(), Stop> {
+        let spec = Spec { values: laid_over(&self.spec.values, values)?, ..self.spec.clone() };
+        let up = self.runtime.block_on(Lab::up(&spec, &Silent));
+        up.map(drop).map_err(|error| Stop::broken(with_causes(&error)))
+    }
+
+    fn program(&self) -> Result<std::process::Command, Stop> {
+        let mut command = std::process::Command::new(self.spec.bin_dir.join("kinesin"));
+        command.arg("--kubeconfig").arg(self.lab.layout().kubeconfig());
+        Ok(command)
+    }
+
+    fn inside(&self) -> Option<&dyn Inside> {
+        Some(self)
     }
 
     fn restart_agents(&self) -> Result<(), Stop> {

@@ -3,6 +3,7 @@
 //! A target says what it can do. A case that needs more is skipped under the name of what is missing, never passed.
 
 mod agents;
+mod inside;
 mod kube;
 mod lab;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::runtime::Handle;
 
+pub use inside::Inside;
 pub use kube::{KubeOptions, KubeTarget};
 pub use lab::LabTarget;
 
@@ -35,12 +37,30 @@ pub enum TargetCapability {
     ChangeMtu,
     /// Nodes have so few addresses that they come back soon.
     SmallPodRanges,
+    /// Pods have addresses of their Node's `spec.podCIDRs`.
+    NodePodCidrs,
+    /// Pods have addresses of blocks that an operator gives to their node.
+    GivenPodCidrs,
+    /// The cluster is there for the case alone: its settings are the case's, and can be changed.
+    OwnLab,
+    /// End plugins and the API server by signal, and count what nodes hold.
+    ReachInside,
 }
 
 impl TargetCapability {
     /// Every one.
-    pub const ALL: [Self; 6] =
-        [Self::TwoNodes, Self::RestartAgent, Self::KillAgent, Self::RestartNode, Self::ChangeMtu, Self::SmallPodRanges];
+    pub const ALL: [Self; 10] = [
+        Self::TwoNodes,
+        Self::RestartAgent,
+        Self::KillAgent,
+        Self::RestartNode,
+        Self::ChangeMtu,
+        Self::SmallPodRanges,
+        Self::NodePodCidrs,
+        Self::GivenPodCidrs,
+        Self::OwnLab,
+        Self::ReachInside,
+    ];
 }
 
 impl fmt::Display for TargetCapability {
@@ -52,6 +72,10 @@ impl fmt::Display for TargetCapability {
             Self::RestartNode => "RESTART_NODE",
             Self::ChangeMtu => "CHANGE_MTU",
             Self::SmallPodRanges => "SMALL_POD_RANGES",
+            Self::NodePodCidrs => "NODE_POD_CIDRS",
+            Self::GivenPodCidrs => "GIVEN_POD_CIDRS",
+            Self::OwnLab => "OWN_LAB",
+            Self::ReachInside => "REACH_INSIDE",
         })
     }
 }
@@ -126,6 +150,33 @@ pub trait Target: fmt::Debug + Send + Sync {
     /// # Errors
     /// When the node is down.
     fn node_hands(&self, node: &str) -> Result<Option<Box<dyn Hands>>, String>;
+
+    /// What a command in the container of a node's agent writes to stdout.
+    ///
+    /// # Errors
+    /// When no agent is ready there, or the command fails.
+    fn ask_agent(&self, node: &str, words: &[&str]) -> Result<String, Stop>;
+
+    /// Changes the configuration as `helm upgrade` with further values does, and returns when every agent has it.
+    ///
+    /// # Errors
+    /// When it is refused, and always without [`TargetCapability::OwnLab`].
+    fn configure(&self, _values: &str) -> Result<(), Stop> {
+        Err(unable(TargetCapability::OwnLab))
+    }
+
+    /// The program `kinesin` with its way to this cluster, still without a command.
+    ///
+    /// # Errors
+    /// When it is not there, and always without [`TargetCapability::OwnLab`]: what it does may be undone by nobody.
+    fn program(&self) -> Result<std::process::Command, Stop> {
+        Err(unable(TargetCapability::OwnLab))
+    }
+
+    /// Means to end its parts where they stand; some with [`TargetCapability::ReachInside`].
+    fn inside(&self) -> Option<&dyn Inside> {
+        None
+    }
 
     /// Deletes every agent's pod and returns when others have taken their place and are ready.
     ///

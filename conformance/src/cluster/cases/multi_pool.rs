@@ -1,0 +1,207 @@
+//! Addresses from pools that pods choose (sections 2.3 and 2.5 of the walk-through).
+
+use kinesin_lab::Families;
+
+use super::addresses::{DEFAULT, blocks, event_with, lie_in_blocks, reach_each_other, taint_control_plane};
+use crate::cluster::{
+    context::Context,
+    own::OwnLab,
+    verdict::{Judged, Stop},
+};
+
+/// The walk-through's values; blocks are given back soon, so that nobody waits for it.
+pub(in crate::cluster) const LAB: OwnLab = OwnLab {
+    name: "pools",
+    ipam: "multi_pool",
+    nodes: 3,
+    families: Families::Ipv4,
+    values: "
+ipam:
+  mode: multi-pool
+  operator:
+    autoCreateCiliumPodIPPools:
+      default:
+        ipv4:
+          cidrs: 172.20.0.0/16
+          maskSize: 28
+backendConfig:
+  multi_pool: {releaseAfterSeconds: 1}
+",
+};
+
+const POOLS: &str = "
+apiVersion: cilium.io/v2alpha1
+kind: CiliumPodIPPool
+metadata:
+  name: vac
+spec:
+  ipv4:
+    cidrs:
+      - 10.100.0.0/16
+    maskSize: 29
+---
+apiVersion: cilium.io/v2alpha1
+kind: CiliumPodIPPool
+metadata:
+  name: no-engine
+spec:
+  ipv4:
+    cidrs:
+      - 10.200.0.0/16
+    maskSize: 29
+";
+
+/// A deployment as in the walk-through, with a pool or without.
+fn deployment(name: &str, replicas: usize, pool: Option<&str>) -> String {
+    let annotations = pool.map(|pool| format!("annotations: {{ipam.cilium.io/ip-pool: {pool}}}")).unwrap_or_default();
+    format!(
+        "
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {name}
+spec:
+  selector:
+    matchLabels:
+      app: {name}
+  replicas: {replicas}
+  template:
+    metadata:
+      labels:
+        app: {name}
+      {annotations}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - name: nginx
+          image: nginx
+          ports:
+            - containerPort: 80
+---
+"
+    )
+}
+
+/// Nodes have blocks of the default pool; pools that are added serve the pods that name them, grow with them by further
+/// blocks, and shrink again.
+pub(in crate::cluster) fn pool_grows(context: &Context<'_>) -> Judged {
+    let workers = taint_control_plane(context)?;
+    let nodes: Vec<String> = context.target.nodes().into_iter().map(|node| node.name).collect();
+    let text = context.target.ask_agent(&nodes[0], &["cilium-dbg", "config", "view"])?;
+    for (key, value) in [
+        ("ipam", "multi-pool"),
+        ("auto-create-cilium-pod-ip-pools", "default=ipv4-cidrs:172.20.0.0/16;ipv4-mask-size:28"),
+    ] {
+        let found = |line: &str| line.split_whitespace().take(2).eq([key, value]);
+        if !text.lines().any(found) {
+            return Err(Stop::broken(format!("config view has not {value:?} for {key}:\n{text}")));
+        }
+    }
+    // Eight addresses are kept ready beside those of router and health, which a /28 of 14 does not hold in full portions.
+    for node in &nodes {
+        has(context, node, DEFAULT, 2, 28)?;
+    }
+    context.apply(POOLS)?;
+    let all = [
+        deployment("netshoot", 2, None),
+        deployment("nginx-vac", 2, Some("vac")),
+        deployment("nginx-no", 2, Some("no-engine")),
+    ];
+    context.apply(&all.concat())?;
+    let mut seen = Vec::new();
+    for (app, pool) in [("netshoot", DEFAULT), ("nginx-vac", "vac"), ("nginx-no", "no-engine")] {
+        let pods = context.ready(app, 2)?;
+        lie_in_blocks(context, &pods, pool)?;
+        seen.extend(pods);
+    }
+    for node in &workers {
+        has(context, node, "vac", 1, 29)?;
+        has(context, node, "no-engine", 1, 29)?;
+    }
+    let on_control_plane = blocks(context, &nodes[0])?;
+    if on_control_plane.len() != 1 {
+        return Err(Stop::broken(format!(
+            "{} has blocks of pools that nobody uses there: {on_control_plane:?}",
+            nodes[0]
+        )));
+    }
+    let answered = reach_each_other(context, &context.places_of(&seen)?)?;
+
+    context.scale_to("nginx-vac", 20)?;
+    let pods = context.ready("nginx-vac", 20)?;
+    lie_in_blocks(context, &pods, "vac")?;
+    for node in &workers {
+        has(context, node, "vac", 2, 29)?;
+        has(context, node, "no-engine", 1, 29)?;
+    }
+    let text = context.target.ask_agent(&workers[0], &["cilium-dbg", "status", "--verbose"])?;
+    let line =
+        |pod: &crate::cluster::workload::Started| format!("vac/{} ({}/{})", pod.ips[0], context.namespace, pod.name);
+    let told = |pod: &&crate::cluster::workload::Started| text.lines().any(|found| found.trim() == line(pod));
+    if let Some(pod) = pods.iter().filter(|pod| pod.node == workers[0]).find(|pod| !told(pod)) {
+        return Err(Stop::broken(format!("{} does not say {:?} but:\n{text}", workers[0], line(pod))));
+    }
+    if !super::addresses::says(&text, "IPAM: IPv4: 3 IPAM pool(s) available,") {
+        return Err(Stop::broken(format!("{} does not tell its three pools:\n{text}", workers[0])));
+    }
+
+    context.scale_to("nginx-vac", 2)?;
+    context.ready("nginx-vac", 2)?;
+    for node in &workers {
+        context.until(&format!("one block of vac on {node}"), || {
+            let listed = blocks(context, node)?.remove("vac").unwrap_or_default();
+            Ok(if listed.len() == 1 { Ok(()) } else { Err(format!("{listed:?}")) })
+        })?;
+    }
+    Ok(format!("vac grew to two blocks a node with 20 pods and shrank again; {answered}"))
+}
+
+/// Exactly so many blocks of a size.
+fn has(context: &Context<'_>, node: &str, pool: &str, count: usize, prefix: u8) -> Result<(), Stop> {
+    context.until(&format!("{count} blocks of {pool} on {node}"), || {
+        let listed = blocks(context, node)?.remove(pool).unwrap_or_default();
+        let fits = listed.len() == count && listed.iter().all(|block| block.prefix_len() == prefix);
+        Ok(if fits { Ok(()) } else { Err(format!("{listed:?}")) })
+    })
+}
+
+/// The pod's annotation goes before its namespace's; who names a pool that is not there waits, is told which, and starts
+/// when somebody makes it. Pods of one node have addresses of different pools.
+pub(in crate::cluster) fn annotation_chooses(context: &Context<'_>) -> Judged {
+    let node = &context.two_nodes()[1].name;
+    // Names of the case's own, since another case may have pools on the same cluster.
+    let pool = |name: &str, cidr: &str| {
+        format!(
+            "{{apiVersion: cilium.io/v2alpha1, kind: CiliumPodIPPool, metadata: {{name: {name}}}, \
+             spec: {{ipv4: {{cidrs: [{cidr}], maskSize: 29}}}}}}\n---\n"
+        )
+    };
+    let pod = |name: &str, annotations: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}, annotations: {{{annotations}}}}}, \
+             spec: {{nodeName: {node}, terminationGracePeriodSeconds: 0, containers: [{{name: nginx, image: nginx}}]}}}}\n---\n"
+        )
+    };
+    context.annotate_namespace("ipam.cilium.io/ip-pool", "of-namespace")?;
+    context.apply(&[pool("of-namespace", "10.201.0.0/24"), pool("of-pod", "10.202.0.0/24")].concat())?;
+    let later = pod("later", "ipam.cilium.io/ip-pool: not-there-yet");
+    context.apply(&[pod("plain", ""), pod("chooses", "ipam.cilium.io/ip-pool: of-pod"), later].concat())?;
+    let mut all = Vec::new();
+    for (app, pool) in [("plain", "of-namespace"), ("chooses", "of-pod")] {
+        let pods = context.ready(app, 1)?;
+        lie_in_blocks(context, &pods, pool)?;
+        all.extend(pods);
+    }
+    event_with(context, "later", &["not-there-yet", "create the CiliumPodIPPool"])?;
+    let object = context.read("cilium.io/v2", "CiliumNode", "ciliumnodes", node)?;
+    let error = object["status"]["ipam"]["operator-status"]["error"].as_str().unwrap_or_default();
+    if !error.contains("cannot allocate from non-existing pool: not-there-yet") {
+        return Err(Stop::broken(format!("the operator says {error:?} on CiliumNode {node}")));
+    }
+    context.apply(&pool("not-there-yet", "10.203.0.0/24"))?;
+    let pods = context.ready("later", 1)?;
+    lie_in_blocks(context, &pods, "not-there-yet")?;
+    all.extend(pods);
+    let answered = reach_each_other(context, &context.places_of(&all)?)?;
+    Ok(format!("three pools on {node}; {answered}"))
+}
