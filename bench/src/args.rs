@@ -23,7 +23,7 @@ const FULL_ROUNDS: usize = 12;
 #[derive(Debug, Parser)]
 #[command(name = "kinesin-bench", version)]
 pub struct Args {
-    /// What the node is told; for the benchmark itself.
+    /// For the benchmark itself.
     #[command(subcommand)]
     pub hidden: Option<Hidden>,
     /// Names of cases, or parts of them such as "rr"; all quick ones without.
@@ -60,7 +60,7 @@ pub struct Args {
     pub update_budget: bool,
 }
 
-/// Runs on a node.
+/// What the benchmark starts itself for.
 #[derive(Debug, Subcommand)]
 pub enum Hidden {
     /// Attaches pods as the file orders and writes what it measured to stdout.
@@ -68,6 +68,14 @@ pub enum Hidden {
     OnNode {
         /// The order.
         file: PathBuf,
+    },
+    /// Leases addresses and writes what it measured to stdout.
+    #[command(name = crate::ipam::IN_PROCESS, hide = true)]
+    Ipam {
+        /// Percentage of addresses that are in use.
+        used: u8,
+        /// How long pairs are timed.
+        seconds: f64,
     },
 }
 

@@ -108,6 +108,11 @@ pub enum Case {
         /// 1, or how many pods a node starts together.
         parallel: usize,
     },
+    /// Leases in one process, with so many percent of a /16 in use.
+    Ipam {
+        /// 0 to 99.
+        used: u8,
+    },
     /// The agent's start and memory.
     Agent,
     /// What the kernel programs cost, in the kernel's test run.
@@ -124,7 +129,9 @@ impl Case {
                 all.extend(Load::ALL.map(|load| Self::Traffic { scope, load, family }));
             }
         }
-        all.extend([Self::Add { parallel: 1 }, Self::Add { parallel: 100 }, Self::Agent, Self::Programs]);
+        all.extend([Self::Add { parallel: 1 }, Self::Add { parallel: 100 }]);
+        all.extend([0, 50, 99].map(|used| Self::Ipam { used }));
+        all.extend([Self::Agent, Self::Programs]);
         all
     }
 
@@ -141,6 +148,7 @@ impl Case {
                 format!("{scope}/{}{family}", load.name())
             }
             Self::Add { parallel } => format!("add/{parallel}"),
+            Self::Ipam { used } => format!("ipam/{used}"),
             Self::Agent => "agent".to_owned(),
             Self::Programs => "programs".to_owned(),
         }
@@ -157,6 +165,8 @@ impl Case {
             Self::Traffic { load: Load::UdpRr, .. } => "request and response of one byte over UDP: latency",
             Self::Add { parallel: 1 } => "CNI ADD and DEL, one after another",
             Self::Add { .. } => "CNI ADD and DEL, all at once",
+            Self::Ipam { used: 0 } => "leases of an unused /16: pairs of allocate and release in one thread, memory",
+            Self::Ipam { .. } => "the same with this percentage of it in use",
             Self::Agent => "the agent from exec to ready, and its memory",
             Self::Programs => "kernel programs: verified instructions and nanoseconds per packet",
         }
@@ -174,7 +184,7 @@ impl Case {
         match self {
             Self::Traffic { .. } => &Contender::ALL,
             Self::Add { .. } => &[Contender::Kinesin, Contender::Bridge],
-            Self::Agent | Self::Programs => &[Contender::Kinesin],
+            Self::Ipam { .. } | Self::Agent | Self::Programs => &[Contender::Kinesin],
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod case;
 pub mod cni;
 mod error;
 pub mod facts;
+pub mod ipam;
 pub mod metric;
 pub mod output;
 pub mod programs;

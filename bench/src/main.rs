@@ -13,7 +13,7 @@ use kinesin_bench::{
     args::{Args, Hidden},
     budget::Budget,
     case::Case,
-    cni,
+    cni, ipam,
     output::print,
     run::{self, Interrupt},
 };
@@ -37,6 +37,11 @@ fn answer(args: &Args) -> Result<ExitCode, BenchError> {
         let outcome = serde_json::to_string(&cni::on_node_main(file)?);
         let outcome = outcome.map_err(|error| told(error.into()))?;
         print(&outcome).map_err(told)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(Hidden::Ipam { used, seconds }) = args.hidden {
+        let figures = serde_json::to_string(&ipam::main(used, seconds)?);
+        print(&figures.map_err(|error| told(error.into()))?).map_err(told)?;
         return Ok(ExitCode::SUCCESS);
     }
     if args.list {

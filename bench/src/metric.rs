@@ -30,6 +30,12 @@ pub enum Metric {
     AddMax,
     /// Median time of CNI DEL, in milliseconds.
     DelP50,
+    /// Pairs of allocate and release in one thread, in millions per second.
+    LeaseRate,
+    /// Memory of an address that nobody leases, in bits.
+    AddressMemory,
+    /// Memory of a lease with its owner's names, in bytes.
+    LeaseMemory,
     /// From the agent's exec to the answer that it is well, in milliseconds.
     AgentStart,
     /// Resident memory of the agent (`VmRSS`), in MB (10^6 bytes).
@@ -64,6 +70,9 @@ impl Metric {
             Self::AddP99 => "ADD p99",
             Self::AddMax => "ADD max",
             Self::DelP50 => "DEL p50",
+            Self::LeaseRate => "pairs",
+            Self::AddressMemory => "address",
+            Self::LeaseMemory => "lease",
             Self::AgentStart => "start",
             Self::AgentMemory => "RSS",
             Self::AgentPrivateMemory => "private",
@@ -80,6 +89,9 @@ impl Metric {
             Self::CpuPerPacket | Self::RoundTripP50 | Self::RoundTripP99 => "us",
             Self::Loss => "%",
             Self::AddP50 | Self::AddP99 | Self::AddMax | Self::DelP50 | Self::AgentStart => "ms",
+            Self::LeaseRate => "M/s",
+            Self::AddressMemory => "bit",
+            Self::LeaseMemory => "byte",
             Self::AgentMemory | Self::AgentPrivateMemory => "MB",
         }
     }
@@ -87,7 +99,7 @@ impl Metric {
     /// Whether more of it is better.
     #[must_use]
     pub const fn more_is_better(self) -> bool {
-        matches!(self, Self::Throughput | Self::PacketRate)
+        matches!(self, Self::Throughput | Self::PacketRate | Self::LeaseRate)
     }
 
     /// How rounds are summed up.

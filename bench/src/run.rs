@@ -19,6 +19,7 @@ use crate::{
     case::{Case, Contender},
     cni::{self, Order},
     facts::Facts,
+    ipam,
     metric::{Figures, Metric},
     programs,
     report::{CaseReport, Report, Settings},
@@ -63,7 +64,7 @@ pub async fn run(request: &Request, interrupt: &Interrupt) -> Result<Report, Ben
     for caveat in facts.caveats() {
         say(&caveat);
     }
-    let in_arena = |case: &Case| *case != Case::Programs;
+    let in_arena = |case: &Case| !matches!(case, Case::Programs | Case::Ipam { .. });
     let takes_part = |contender: &Contender| {
         let wanted = *contender == Contender::Kinesin || request.contenders.contains(contender);
         wanted && request.cases.iter().any(|case| in_arena(case) && case.contenders().contains(contender))
@@ -162,6 +163,7 @@ async fn once(
                 (Metric::DelP50, percentile(&outcome.del_ms, 0.5)),
             ])
         }
+        Case::Ipam { used } => tokio::task::block_in_place(|| ipam::round(used, settings.seconds)),
         Case::Agent => agent::restart(arena.lab()?).await,
         Case::Programs => Err(BenchError::Scene("the programs have no rounds".to_owned())),
     }
