@@ -58,6 +58,9 @@ pub enum Command {
     /// The effective configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Change the IPAM mode of a running cluster.
+    #[command(subcommand)]
+    Ipam(IpamCommand),
     /// Whether this machine can run each backend, and why not.
     Doctor,
     /// A cluster on this machine, for trying things out.
@@ -133,6 +136,56 @@ pub enum ConfigCommand {
         #[arg(long)]
         cluster: bool,
     },
+}
+
+/// `ipam`.
+#[derive(Debug, Subcommand)]
+pub enum IpamCommand {
+    /// Print what a change of the mode would do, node by node; exit code 1 where it is impossible.
+    Plan(IpamArgs),
+    /// Change the mode. What was broken off is continued by the same command, and undone by the one with the old mode.
+    Migrate(MigrateArgs),
+}
+
+/// `ipam plan`.
+#[derive(Debug, Clone, Args)]
+pub struct IpamArgs {
+    /// The mode that all nodes shall be in.
+    #[arg(long, value_name = "MODE", value_parser = mode)]
+    pub to: kinesin_ipam_blocks::Mode,
+    /// Further keys of cilium-config that go with it, such as cluster-pool-ipv4-cidr=10.8.0.0/16; several times.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+    pub settings: Vec<(String, String)>,
+    /// Go on although the mode has no room for all pods that run now: once they are replaced, some will wait.
+    #[arg(long)]
+    pub allow_shortage: bool,
+}
+
+/// `ipam migrate`.
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    /// The same as for the plan.
+    #[command(flatten)]
+    pub ipam: IpamArgs,
+    /// How many nodes change at once, after the first one has.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub at_once: u16,
+    /// How long one node may take, in seconds.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub node_timeout: u64,
+}
+
+fn mode(text: &str) -> Result<kinesin_ipam_blocks::Mode, String> {
+    text.parse()
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    match key.trim() {
+        "" => Err("write KEY=VALUE".to_owned()),
+        "ipam" | "backends.ipam" => Err("the mode is what --to says".to_owned()),
+        key => Ok((key.to_owned(), value.trim().to_owned())),
+    }
 }
 
 /// `lab`.

@@ -17,10 +17,10 @@ use serde::Serialize;
 use crate::table::STATUS;
 
 /// Names of Cilium's objects, which are ours too.
-const AGENT: &str = "cilium";
-const OPERATOR: &str = "cilium-operator";
-const CONFIG_MAP: &str = "cilium-config";
-const AGENT_SELECTOR: &str = "k8s-app=cilium";
+pub(crate) const AGENT: &str = "cilium";
+pub(crate) const OPERATOR: &str = "cilium-operator";
+pub(crate) const CONFIG_MAP: &str = "cilium-config";
+pub(crate) const AGENT_SELECTOR: &str = "k8s-app=cilium";
 
 /// How long an API server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -133,7 +133,7 @@ fn count(pods: &[Pod]) -> (usize, usize) {
     (have, wanting.len())
 }
 
-fn not_ready(pod: &Pod) -> Option<String> {
+pub(crate) fn not_ready(pod: &Pod) -> Option<String> {
     let status = pod.status.clone().unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
     if conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {

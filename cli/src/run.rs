@@ -19,7 +19,7 @@ use kinesin_core::causes::with_causes;
 
 use crate::{
     args::{BpfCommand, Cli, Command, ConfigCommand, EndpointCommand, Global, ListCommand, NodeCommand, StatusArgs},
-    cluster, config_view, conformance, hand_over, lab, lists,
+    cluster, config_view, conformance, hand_over, ipam, lab, lists,
     output::{Format, print, render},
     status,
 };
@@ -127,6 +127,7 @@ async fn answer(name: &'static str, cli: Cli) -> anyhow::Result<ExitCode> {
             print(&render(format, &found, |found| lists::doctor(found))?)?;
             return Ok(verdict(found.iter().all(|backend| backend.problems.is_empty())));
         }
+        Command::Ipam(command) => return ipam::answer(&global, command).await,
         Command::Lab(args) => return lab::answer(&global, args).await,
         Command::Conformance(args) => return Ok(conformance::answer(&global, args).await),
         Command::Completion(args) => {
