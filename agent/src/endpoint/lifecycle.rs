@@ -231,6 +231,10 @@ impl Engine {
         if let Some(ended) = self.backends.ipam.release(&lease.mode, &lease.attachment).await? {
             self.counters.released(&ended);
         }
+        if lease.mode != self.backends.ipam.preferred().name {
+            // It may have been the last one of a mode that drains: then router and health endpoint move, and the mode ends.
+            self.wakes.datapath.notify_one();
+        }
         self.space_changed();
         Ok(())
     }
