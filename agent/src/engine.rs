@@ -22,6 +22,7 @@ use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
 use crate::{
     config_watch::Degradation,
+    connectivity::Connectivity,
     controller::Controllers,
     endpoint::{RequestError, Running},
     health::HealthEndpoint,
@@ -58,8 +59,12 @@ pub(crate) struct Engine {
     pub(crate) exhaustion: Exhaustion,
     /// Counted since the start.
     pub(crate) counters: Counters,
+    /// What is known of the paths to all nodes.
+    pub(crate) connectivity: Connectivity,
     /// Whether the node's CiliumNode was found missing since it was published last.
     pub(crate) node_missing: AtomicBool,
+    /// Whether somebody looks for sockets that use a router address that was replaced.
+    pub(crate) is_waiting_for_sockets: AtomicBool,
     /// Changes whenever an address may have become free.
     pub(crate) space: watch::Sender<u64>,
     state: Mutex<State>,
@@ -196,7 +201,9 @@ impl Engine {
             pods,
             exhaustion: Exhaustion::default(),
             counters: Counters::default(),
+            connectivity: Connectivity::default(),
             node_missing: AtomicBool::new(false),
+            is_waiting_for_sockets: AtomicBool::new(false),
             space: watch::Sender::new(0),
             state: Mutex::default(),
         }

@@ -3,9 +3,11 @@
 //! It is attached like a pod, so whoever reaches it has crossed the whole datapath. The namespace ends with the agent;
 //! the next one makes another with the same addresses. ICMP is answered by the kernel.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    sync::Arc,
+};
 
-use axum::{Router, routing::get};
 use ipnet::IpNet;
 use kinesin_core::{
     chassis::EndpointSpec,
@@ -14,7 +16,10 @@ use kinesin_core::{
 use kinesin_netlink::{Link, NetNs, Netlink, NetlinkError, Route, RouteScope, VethSpec};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::engine::{Engine, EngineError, State};
+use crate::{
+    connectivity::answer_hello,
+    engine::{Engine, EngineError, State},
+};
 
 /// The host end, as Cilium names it.
 pub(crate) const DEVICE: &str = "lxc_health";
@@ -28,7 +33,8 @@ const PROTOCOL: u8 = 4;
 pub(crate) struct HealthEndpoint {
     /// What the chassis knows of it.
     pub(crate) spec: EndpointSpec,
-    _netns: NetNs,
+    /// Where it is.
+    pub(crate) netns: Arc<NetNs>,
     _responders: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -66,7 +72,7 @@ pub(crate) async fn apply(engine: &Engine, state: &mut State, addresses: &[IpAdd
     configure(&inside, &pod, addresses, &router).await?;
     netlink.set_up(host.index).await?;
     let responders = respond(&netns, addresses, engine.config.health.port)?;
-    state.health = Some(HealthEndpoint { spec, _netns: netns, _responders: responders });
+    state.health = Some(HealthEndpoint { spec, netns: Arc::new(netns), _responders: responders });
     Ok(())
 }
 
@@ -111,20 +117,14 @@ async fn configure(inside: &Netlink, pod: &Link, addresses: &[IpAddr], router: &
     Ok(())
 }
 
-/// Answers `GET /hello` on every address, as cilium-health's responder does.
+/// Answers `GET /hello` on every address.
 fn respond(netns: &NetNs, addresses: &[IpAddr], port: u16) -> Result<Vec<AbortOnDropHandle<()>>, EngineError> {
     let mut responders = Vec::new();
     for address in addresses {
         let listening = SocketAddr::new(*address, port);
         let failed = |source| NetlinkError::Namespace { action: format!("listen on {listening}"), source };
         let listener = netns.run(|| TcpListener::bind(listening))?.map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-        responders.push(AbortOnDropHandle::new(tokio::spawn(async move {
-            let app = Router::new().route("/hello", get(|| async {}));
-            // Ends with the task only: accept errors are retried inside.
-            let _ = axum::serve(listener, app).await;
-        })));
+        responders.push(answer_hello(listener).map_err(failed)?);
     }
     Ok(responders)
 }

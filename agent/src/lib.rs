@@ -6,13 +6,15 @@
 //! Reading order: [`main`] and `args` (what was asked), `startup` (from configuration to a running node), `engine` (the
 //! state of the node, and the one lock over it), `endpoint` (ADD, DEL, GC, restore), `reconcile` (tables to backends),
 //! `ipam` (modes, pools, what is asked of the operator), `api` (the REST socket), then the small ones: `health`,
-//! `cni_conf`, `publish`, `config_watch`, `status`, `metrics`, `memory`.
+//! `cni_conf`, `publish`, `config_watch`, `connectivity`, `device_watch`, `status`, `metrics`, `memory`.
 
 mod api;
 mod args;
 mod cni_conf;
 mod config_watch;
+mod connectivity;
 mod controller;
+mod device_watch;
 mod endpoint;
 mod engine;
 #[doc(hidden)]

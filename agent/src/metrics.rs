@@ -1,4 +1,4 @@
-//! Figures of address management in Prometheus' text format; names are Cilium's where Cilium has the figure.
+//! Figures of addresses and paths in Prometheus' text format; names are Cilium's where Cilium has the figure.
 
 use std::{
     fmt::Write as _,
@@ -10,7 +10,7 @@ use kinesin_core::{
     values::Family,
 };
 
-use crate::engine::Engine;
+use crate::{connectivity, engine::Engine};
 
 /// Counted since the start.
 #[derive(Debug, Default)]
@@ -47,6 +47,9 @@ pub(crate) fn text(engine: &Engine) -> String {
     for ((pool, family), count) in engine.exhaustion.failures() {
         let _ = writeln!(text, "kinesin_ipam_exhausted_total{{pool={pool:?},family=\"{}\"}} {count}", word(family));
     }
+    if engine.config.health.enabled {
+        connectivity::metrics(&mut text, &engine.connectivity, &engine.config.cluster_name, &engine.node_name);
+    }
     text
 }
 
@@ -79,7 +82,7 @@ fn render(text: &mut String, snapshot: &IpamSnapshot, demand: &Demand, counters:
     }
 }
 
-fn header(text: &mut String, name: &str, kind: &str, help: &str) {
+pub(crate) fn header(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 

@@ -34,8 +34,9 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     api,
     args::{Asked, Task},
-    cni_conf, config_watch,
+    cni_conf, config_watch, connectivity,
     controller::Loop,
+    device_watch,
     endpoint::replay,
     engine::Engine,
     ipam::{
@@ -110,6 +111,11 @@ impl Watches {
     /// Where the CNI configuration is.
     pub(crate) fn cni_file(&self) -> Status {
         self.cni_file.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The watch of the nodes that this node knows.
+    pub(crate) fn cluster_nodes(&self) -> Table<ClusterNode> {
+        self.nodes.clone()
     }
 
     /// The nodes that this node knows.
@@ -296,6 +302,10 @@ fn start_loops(
     forward(watches.own_node.clone(), &engine.wakes.datapath, tasks, stop);
     forward(watches.nodes.clone(), &engine.wakes.datapath, tasks, stop);
     forward(watches.own_cilium_node.clone(), &engine.wakes.datapath, tasks, stop);
+    if engine.config.health.enabled {
+        tasks.spawn(connectivity::run(engine.clone(), watches.clone(), stop.clone()));
+    }
+    tasks.spawn(device_watch::run(engine.wakes.datapath.clone(), engine.controllers.clone(), stop.clone()));
 
     let node = Arc::new(publish::Node::new(engine.clone(), client.clone()));
     tasks.spawn(spec(publish::NODE, &engine.wakes.node, PUBLISH_PERIOD).run(move || {

@@ -13,6 +13,7 @@ use kinesin_core::{
 };
 
 use crate::{
+    connectivity,
     engine::{Engine, State},
     startup::Watches,
 };
@@ -33,6 +34,7 @@ pub(crate) async fn response(engine: &Engine, watches: &Watches) -> StatusRespon
         backends: engine.config.selection.iter().map(|(role, name)| (role.to_string(), name.to_owned())).collect(),
         node_name: engine.node_name.clone(),
         drops,
+        cluster_health: engine.config.health.enabled.then(|| connectivity::status(&engine.connectivity)),
         refuses_add: refuses_add(engine),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }

@@ -4,10 +4,11 @@
 //! Kubernetes API. It holds no state and decides nothing.
 //!
 //! Reading order: [`args`] (what can be asked), `run` (who answers), then one file per answer ([`status`], `lists`,
-//! `config_view`, `cluster`, `ipam`, `lab`, `conformance`), [`table`] and [`output`] underneath.
+//! `config_view`, `cluster`, `cluster_health`, `ipam`, `lab`, `conformance`), [`table`] and [`output`] underneath.
 
 pub mod args;
 mod cluster;
+mod cluster_health;
 mod config_view;
 mod conformance;
 mod hand_over;

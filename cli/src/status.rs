@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use kinesin_agent_api::types::{ControllerStatus, State, Status, StatusResponse};
 
-use crate::table::STATUS;
+use crate::{cluster_health, table::STATUS};
 
 /// Whether the agent serves: the exit code follows from it.
 #[must_use]
@@ -72,6 +72,7 @@ pub fn render(status: &StatusResponse, verbose: bool) -> String {
     for (peer, reason) in &status.routing.unreachable {
         let _ = writeln!(text, "  {peer}\t{reason}");
     }
+    cluster_health::render(&mut text, status.cluster_health.as_ref(), verbose);
     let backends: Vec<_> = status.backends.iter().map(|(role, name)| format!("{role}: {name}")).collect();
     let _ = writeln!(text, "Backends:\t{}", backends.join(", "));
     if verbose {
@@ -270,6 +271,7 @@ Controller Status:      1/2 healthy
   ciliumnode            never           1m5s ago     2       connection refused
 Node Routes:            1/2 reachable   [eth0]
   cilium-w2             it is on another segment
+Cluster health:         Probe disabled
 Backends:               chassis: ebpf, ipam: host_scope, routing: native
 ";
         let found = render(&sample(), false);

@@ -243,6 +243,9 @@ pub struct StatusResponse {
     pub node_name: String,
     /// Per drop reason: packets since the maps were made.
     pub drops: BTreeMap<String, u64>,
+    /// Paths to all nodes; absent when nodes are not probed (`enable-health-checking: false`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_health: Option<ClusterHealth>,
     /// Why CNI STATUS shall say that no ADD can be served; only with `cni-status-on-exhaustion`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refuses_add: Option<String>,
@@ -318,6 +321,69 @@ pub struct RoutingStatus {
     pub peers: usize,
     /// Peers that could not be routed, with the reason.
     pub unreachable: BTreeMap<String, String>,
+}
+
+/// What probes of all nodes found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ClusterHealth {
+    /// Each node, this one too, sorted by name.
+    pub nodes: Vec<NodeHealth>,
+    /// How often a path that is well is probed, in seconds.
+    pub probe_interval_seconds: u64,
+    /// When the last probe ended, by RFC 3339; absent before the first one.
+    pub probed_at: Option<String>,
+}
+
+/// The paths to one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeHealth {
+    /// Name of the node.
+    pub name: String,
+    /// Whether it is the answering node.
+    pub local: bool,
+    /// One per address.
+    pub paths: Vec<PathHealth>,
+}
+
+/// One path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PathHealth {
+    /// What it leads to.
+    pub kind: PathKind,
+    /// Its address.
+    pub address: std::net::IpAddr,
+    /// Whether anything answers; absent before the first probe.
+    pub reachable: Option<bool>,
+    /// ICMP echoes.
+    pub icmp: Option<ProbeResult>,
+    /// The responder on TCP.
+    pub http: Option<ProbeResult>,
+    /// Percent of echoes without an answer in the last twenty probes.
+    pub loss_percent: Option<u32>,
+    /// What is wrong and what to do about it.
+    pub problem: Option<String>,
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathKind {
+    /// The node's own address, probed from the node.
+    Node,
+    /// The node's health endpoint, probed from this node's health endpoint.
+    Endpoint,
+}
+
+/// One probe.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ProbeResult {
+    /// Time until the answer; absent when there was none.
+    pub latency_microseconds: Option<u64>,
+    /// Why there was none; empty when there was.
+    pub error: String,
 }
 
 /// Health of one reconciler.

@@ -8,6 +8,7 @@ mod basics;
 mod cidrs;
 mod cluster;
 mod config;
+mod devices;
 mod leaks;
 mod node;
 mod pods;

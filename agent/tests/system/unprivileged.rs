@@ -40,6 +40,7 @@ fn of_the_chart() -> BTreeSet<String> {
 fn number(capability: &str) -> u32 {
     match capability {
         "net_admin" => 12,
+        "net_raw" => 13,
         "sys_admin" => 21,
         "sys_resource" => 24,
         "perfmon" => 38,

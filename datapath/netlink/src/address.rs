@@ -78,7 +78,7 @@ impl Netlink {
     }
 }
 
-fn parse_address(message: &AddressMessage) -> Option<IpNet> {
+pub(crate) fn parse_address(message: &AddressMessage) -> Option<IpNet> {
     // IFA_LOCAL is the own address; on point-to-point links IFA_ADDRESS is the peer's.
     let find = |want_local: bool| {
         message.attributes.iter().find_map(|attribute| match attribute {

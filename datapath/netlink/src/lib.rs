@@ -16,6 +16,7 @@ mod netns;
 mod route;
 mod sys;
 mod sysctl;
+mod watch;
 
 pub use error::NetlinkError;
 pub use filter::BpfFilter;
@@ -24,3 +25,4 @@ pub use link::{Link, LinkKind, VethSpec};
 pub use netns::NetNs;
 pub use route::{Route, RouteScope, TABLE_MAIN};
 pub use sysctl::{Sysctl, SysctlError};
+pub use watch::{Announcement, Watch};

@@ -100,7 +100,7 @@ impl Netlink {
     }
 }
 
-fn parse_link(message: &LinkMessage) -> Link {
+pub(crate) fn parse_link(message: &LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
         index: message.header.index,

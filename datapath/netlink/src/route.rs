@@ -170,7 +170,7 @@ fn message(route: &Route) -> RouteMessage {
     message
 }
 
-fn parse_route(message: &RouteMessage) -> Option<Route> {
+pub(crate) fn parse_route(message: &RouteMessage) -> Option<Route> {
     if message.header.kind != RouteType::Unicast {
         return None;
     }

@@ -55,9 +55,9 @@ use Shape::{Count, CountOrShare, Flag, Labels, Object, Objects, Path, Port, Pull
 const APART: &str = "{podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: \
                      kubernetes.io/hostname, labelSelector: {matchLabels: {io.cilium/app: operator}}}]}}";
 
-/// Of the agent: load and attach programs, set links, routes and sysctls, make the health endpoint's namespace, and lock
-/// memory for maps on kernels before 5.11.
-const CAPABILITIES: &str = "[BPF, PERFMON, NET_ADMIN, SYS_ADMIN, SYS_RESOURCE]";
+/// Of the agent: load and attach programs, set links, routes and sysctls, send echoes to other nodes, make the health
+/// endpoint's namespace, and lock memory for maps on kernels before 5.11.
+const CAPABILITIES: &str = "[BPF, PERFMON, NET_ADMIN, NET_RAW, SYS_ADMIN, SYS_RESOURCE]";
 
 #[rustfmt::skip]
 pub(super) const OWN: &[Own] = &[
