@@ -33,7 +33,7 @@ pub(crate) fn render(facts: &Facts, kernels: &[Findings]) -> String {
     page.push_str(&backends(kernels));
     page.push_str(
         "\n`yes`: every lab with this backend passed, and for the chassis every program loads too. `refused`: the agent does not\n\
-         start and says why, as below. `-`: nothing keeps the backend from running, but there was no chassis to try it with.\n",
+         start and says why, as below. `-`: doctor says nothing against the backend, but there was no chassis to try it with.\n",
     );
     page.push_str("\n## Attachment and connectivity\n\n");
     page.push_str(&labs(kernels));
@@ -44,12 +44,14 @@ pub(crate) fn render(facts: &Facts, kernels: &[Findings]) -> String {
     page.push_str("\n## Programs\n\n");
     page.push_str(&programs(kernels));
     page.push_str(
-        "\nInstructions that the verifier went through, of at most 1,000,000 (kernels before 5.16 do not tell). Each program was\n\
-         loaded by itself, whatever the agent says of the kernel.\n",
+        "\nInstructions that the verifier went through, of at most 1,000,000; kernels before 5.16 do not tell. Each program was\n\
+         loaded by itself, whatever the agent says of the kernel. Older verifiers recognise less that they have seen before,\n\
+         so the oldest kernel is the one to look at before a program grows.\n",
     );
     page.push_str("\n## What the kernels lack\n\n");
     for kernel in kernels {
-        let _ = writeln!(page, "- {} ({}): {}", kernel.release, kernel.package, lacks(kernel));
+        let _ = writeln!(page, "- {} ({})", kernel.release, kernel.package);
+        page.extend(lacks(kernel).iter().map(|lack| format!("  - {lack}\n")));
     }
     let faulty: Vec<&Findings> = kernels.iter().filter(|kernel| !kernel.faults.is_empty()).collect();
     if !faulty.is_empty() {
@@ -102,7 +104,7 @@ fn labs(kernels: &[Findings]) -> String {
         "other node, IPv4",
         "other node, IPv6",
     ];
-    let rows = kernels.iter().flat_map(|kernel| kernel.labs.iter().map(|lab| lab_row(&kernel.release, lab)));
+    let rows = kernels.iter().flat_map(|kernel| kernel.labs.iter().map(|lab| lab_row(short(&kernel.release), lab)));
     table(&head.map(str::to_owned), rows.collect())
 }
 
@@ -136,23 +138,24 @@ fn programs(kernels: &[Findings]) -> String {
     table(&[vec!["program".to_owned()], releases(kernels)].concat(), rows.collect())
 }
 
-/// In a sentence, with the words of the programs themselves.
-fn lacks(kernel: &Findings) -> String {
+/// In the words of the programs themselves.
+fn lacks(kernel: &Findings) -> Vec<String> {
     let mut said: Vec<String> = Vec::new();
     for health in &kernel.health {
-        said.extend(
-            health.problems.iter().map(|problem| format!("doctor: \"{} {}: {problem}\"", health.r#trait, health.name)),
-        );
+        let told =
+            health.problems.iter().map(|problem| format!("doctor, {} `{}`: {problem}", health.r#trait, health.name));
+        said.extend(told);
     }
-    if let Some(refusal) = &kernel.refusal {
-        said.push(format!("agent: \"{refusal}\""));
-    }
+    said.extend(kernel.refusal.iter().map(|refusal| format!("agent: {refusal}")));
     let refused = kernel.programs.iter().filter_map(|program| Some((&program.name, program.refusal.as_ref()?)));
-    said.extend(refused.map(|(name, refusal)| format!("verifier: \"{name}: {}\"", one_line(refusal))));
-    if kernel.labs.iter().any(|lab| lab.attach_mode == "Legacy TC") && !kernel.labs.iter().any(has_links) {
-        said.push("tcx; filters take its place".to_owned());
+    said.extend(refused.map(|(name, refusal)| format!("verifier, `{name}`: {}", one_line(refusal))));
+    if !kernel.labs.is_empty() && !kernel.labs.iter().any(has_links) {
+        said.push("tcx: filters take its place".to_owned());
     }
-    if said.is_empty() { "nothing".to_owned() } else { said.join("; ") }
+    if said.is_empty() {
+        said.push("nothing".to_owned());
+    }
+    said
 }
 
 fn has_links(lab: &LabFindings) -> bool {
@@ -164,7 +167,12 @@ fn one_line(text: &str) -> String {
 }
 
 fn releases(kernels: &[Findings]) -> Vec<String> {
-    kernels.iter().map(|kernel| kernel.release.clone()).collect()
+    kernels.iter().map(|kernel| short(&kernel.release).to_owned()).collect()
+}
+
+/// Without the flavour, which is the same for all.
+fn short(release: &str) -> &str {
+    release.strip_suffix("-cloud-amd64").unwrap_or(release)
 }
 
 /// A table with its columns aligned, so that it can be read as text too.
@@ -199,30 +207,28 @@ mod tests {
     #[test]
     fn each_backend_has_a_row_and_each_kernel_a_column() {
         let expected = "\
-| backend           | 5.10.0-32-cloud-amd64 | 6.12.1 |
-| ----------------- | --------------------- | ------ |
-| chassis `ebpf`    | refused               | yes    |
-| ipam `host_scope` | -                     | yes    |
-| routing `native`  | **failed**            | yes    |
+| backend           | 5.10.0-32  | 6.12.1 |
+| ----------------- | ---------- | ------ |
+| chassis `ebpf`    | refused    | yes    |
+| ipam `host_scope` | -          | yes    |
+| routing `native`  | **failed** | yes    |
 ";
         assert!(page().contains(expected), "{}", page());
     }
 
     #[test]
     fn attachments_and_counts_are_those_of_the_lab() {
-        let row = "| 6.12.1 | host_scope   | as it is by default     | TCX, endpoints by Legacy TC | 2/2";
+        let row = "| 6.12.1 | host_scope   | as it is by default    | TCX, endpoints by Legacy TC | 2/2";
         assert!(page().contains(row), "{}", page());
-        assert!(page().contains("| `from_host` | refused               | 3188   |"), "{}", page());
+        assert!(page().contains("| `from_host` | refused   | 3188   |"), "{}", page());
     }
 
     #[test]
     fn lacking_is_told_in_the_words_of_the_programs() {
         let page = page();
-        assert!(
-            page.contains("doctor: \"chassis ebpf: kernel 5.10 is older than 5.15; run a newer kernel\""),
-            "{page}"
-        );
-        assert!(page.contains("- 6.12.1 (trixie linux-image-6.12): nothing\n"), "{page}");
+        let doctor = "  - doctor, chassis `ebpf`: kernel 5.10 is older than 5.15; run a newer kernel\n";
+        assert!(page.contains(doctor), "{page}");
+        assert!(page.contains("- 6.12.1 (trixie linux-image-6.12)\n  - nothing\n"), "{page}");
         assert!(!page.contains("## Faults"), "{page}");
     }
 

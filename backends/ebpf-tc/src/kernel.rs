@@ -31,8 +31,10 @@ const FLOOR: KernelVersion =
 pub(crate) const REQUIRES: &[Requirement] = &[
     // Met by itself, if at all: so the check of the combination tells before anything is touched.
     Requirement::Needs { capability: PROGRAMS, reason: NO_PROGRAMS, remedy: BUILD_PROGRAMS },
+    // The newest that the programs use is older (5.10: bpf_redirect_peer and bpf_redirect_neigh), and 5.10 does load them
+    // (docs/kernels.md). It counts maps as locked memory, though, so that an agent without a limit of its own gets none.
     Requirement::Kernel(KernelFeature {
-        name: "bpf_redirect_peer, bpf_redirect_neigh, BPF ring buffers",
+        name: "a supported release",
         since: FLOOR,
         remedy: "run a newer kernel",
         probe: None,
