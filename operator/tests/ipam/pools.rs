@@ -1,6 +1,6 @@
 //! Pools that pods choose.
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Service};
 use kinesin_cluster::CiliumPodIPPool;
 use kube::{
     Api,
@@ -150,15 +150,17 @@ async fn addresses_of_nodes_and_services_are_spared_and_named() {
     let cluster = Cluster::new().await;
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), &[("ipam", "multi-pool")]);
-    let host = json!({
-        "metadata": {"name": "w1"},
-        "status": {"addresses": [{"type": "InternalIP", "address": "10.50.0.9"}]},
-    });
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let host =
-        nodes.create(&PostParams::default(), &serde_json::from_value(host).expect("a Node")).await.expect("made");
-    let status = json!({"status": host.status});
+    let host = serde_json::from_value(json!({"metadata": {"name": "w1"}})).expect("a Node");
+    nodes.create(&PostParams::default(), &host).await.expect("made");
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.50.0.9"}]}});
     nodes.patch_status("w1", &PatchParams::default(), &Patch::Merge(status)).await.expect("patched");
+    let service = json!({
+        "metadata": {"name": "kubernetes"}, "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 443}]},
+    });
+    let services: Api<Service> = Api::namespaced(cluster.client.clone(), "default");
+    let service = serde_json::from_value(service).expect("a Service");
+    services.create(&PostParams::default(), &service).await.expect("made");
     let operator = cluster.operator_of(directory.path()).await;
     cluster.pool("hosts", &["10.50.0.0/28"], 30).await;
     cluster.pool("services", &["10.96.0.0/29"], 30).await;
@@ -169,8 +171,8 @@ async fn addresses_of_nodes_and_services_are_spared_and_named() {
     cluster.patch("w1", json!({"spec": {"ipam": {"pools": {"requested": requested}}}})).await;
     // 10.50.0.8/30 has the node, and 10.96.0.0/30 the service `kubernetes`.
     let rest = ["10.50.0.0/30", "10.50.0.12/30", "10.50.0.4/30"];
-    eventually("the rest", async || cluster.allocated("w1", "hosts").await == rest).await;
-    eventually("the rest", async || cluster.allocated("w1", "services").await == ["10.96.0.4/30"]).await;
+    eventually("all but the node's", async || cluster.allocated("w1", "hosts").await == rest).await;
+    eventually("all but the service's", async || cluster.allocated("w1", "services").await == ["10.96.0.4/30"]).await;
     eventually("refusal", async || cluster.operator_error("w1").await.matches("exhausted").count() == 2).await;
     for (pool, named) in
         [("hosts", "10.50.0.9/32 (node w1)"), ("services", "10.96.0.1/32 (Service default/kubernetes)")]
