@@ -67,10 +67,48 @@ pub enum Command {
     Lab(LabArgs),
     /// Judge combinations of backends by what their packets do.
     Conformance(ConformanceArgs),
+    /// Write a crate with a backend of one's own, to start from.
+    NewBackend(NewBackendArgs),
     /// Completion script for a shell.
     Completion(CompletionArgs),
     /// Version of this program and of the agent.
     Version,
+}
+
+/// `new-backend`.
+#[derive(Debug, Clone, Args)]
+pub struct NewBackendArgs {
+    /// What users will write in `backends:`, such as sticky.
+    pub name: String,
+    /// What it shall do.
+    #[arg(long, value_enum)]
+    pub role: Role,
+    /// Where it is written [default: ./NAME]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Kinesin's sources, a path or the URL of a git repository [default: the working tree around, else the repository]
+    #[arg(long, value_name = "PATH|URL")]
+    pub kinesin: Option<String>,
+}
+
+/// Roles that a backend of one's own can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Which addresses pods get.
+    Ipam,
+    /// How packets reach other nodes.
+    Routing,
+}
+
+impl Role {
+    /// As under `backends:`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipam => "ipam",
+            Self::Routing => "routing",
+        }
+    }
 }
 
 /// `status`.

@@ -15,6 +15,7 @@ mod hand_over;
 mod ipam;
 mod lab;
 mod lists;
+mod new_backend;
 pub mod output;
 mod run;
 pub mod status;

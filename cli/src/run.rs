@@ -20,6 +20,7 @@ use kinesin_core::causes::with_causes;
 use crate::{
     args::{BpfCommand, Cli, Command, ConfigCommand, EndpointCommand, Global, ListCommand, NodeCommand, StatusArgs},
     cluster, config_view, conformance, hand_over, ipam, lab, lists,
+    new_backend::new_backend,
     output::{Format, print, render},
     status,
 };
@@ -130,6 +131,7 @@ async fn answer(name: &'static str, cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ipam(command) => return ipam::answer(&global, command).await,
         Command::Lab(args) => return lab::answer(&global, args).await,
         Command::Conformance(args) => return Ok(conformance::answer(&global, args).await),
+        Command::NewBackend(args) => print(&new_backend(&args)?)?,
         Command::Completion(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut command(name), name, &mut script);
