@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -23,7 +24,7 @@ use kinesin_netlink::{Link, Netlink};
 use crate::{
     engine::{Datapath, Engine, EngineError, State},
     health,
-    ipam::own::OwnLeases,
+    ipam::{own::OwnLeases, sockets},
     node::{self, NodeLinks},
 };
 
@@ -34,12 +35,14 @@ pub(crate) const PERIOD: Duration = Duration::from_secs(60);
 
 /// IANA's ports of VXLAN as Linux and Cilium use it, and of Geneve: closed to pods in every mode.
 const TUNNEL_PORTS: [u16; 2] = [8472, 6081];
+/// How often it is looked whether anything uses a router address that was replaced.
+const UNUSED: Duration = Duration::from_secs(1);
 /// MTU where no device says one: Ethernet's.
 const DEFAULT_MTU: u32 = 1500;
 
 impl Engine {
     /// One pass over everything.
-    pub(crate) async fn reconcile(&self) -> Result<(), EngineError> {
+    pub(crate) async fn reconcile(self: &Arc<Self>) -> Result<(), EngineError> {
         let mut state = self.state().await;
         let netlink = Netlink::new()?;
         let links = node::links(&netlink, &self.config, &state.node.internal_ips).await?;
@@ -69,6 +72,7 @@ impl Engine {
         let first = state.datapath.is_none();
         state.datapath = Some(next);
         let made = self.apply_health(&mut state, &own.health).await;
+        self.look_again_when_unused(own.waiting.clone());
         // Neither the host device nor, if it was made, the health endpoint has the addresses of these leases any more.
         self.finish_ipam(&mut state, own, made.is_ok()).await?;
         drop(state);
@@ -110,7 +114,8 @@ impl Engine {
         links: &NodeLinks,
     ) -> Result<(OwnLeases, Option<IpamError>), EngineError> {
         let refused = self.apply_blocks(state, links).await.err();
-        let own = match (self.own_leases().await, refused) {
+        let last = state.datapath.as_ref().map(|last| last.router.clone()).unwrap_or_default();
+        let own = match (self.own_leases(&last).await, refused) {
             (Err(error), refused) => return Err(refused.unwrap_or(error).into()),
             (Ok(_), Some(error)) if state.datapath.is_none() && !state.resumed => return Err(error.into()),
             (Ok(own), refused) => (own, refused),
@@ -273,6 +278,25 @@ impl Engine {
         } else {
             health::apply(self, state, addresses).await
         }
+    }
+
+    /// Wakes the next pass when no socket uses these addresses of the router any more.
+    fn look_again_when_unused(self: &Arc<Self>, addresses: Vec<IpAddr>) {
+        if addresses.is_empty() || self.is_waiting_for_sockets.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let engine = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(UNUSED).await;
+                let Some(engine) = engine.upgrade() else { return };
+                if !addresses.iter().any(|ip| sockets::uses(*ip).unwrap_or(true)) {
+                    engine.is_waiting_for_sockets.store(false, Ordering::SeqCst);
+                    engine.wakes.datapath.notify_one();
+                    return;
+                }
+            }
+        });
     }
 
     fn save_node(&self, state: &State) -> Result<(), EngineError> {

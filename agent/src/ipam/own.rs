@@ -2,7 +2,8 @@
 //!
 //! They stay in a draining mode for as long as it has any other lease, since pods have the router's address as their
 //! gateway. Then new ones are leased from the preferred mode, the new router address comes first on `cilium_host`, and the
-//! old one is given back when no socket of the node uses it any more.
+//! old one stays beside it at least until the next pass, for answers that are on their way to it, and for as long as a
+//! socket of the node uses it.
 
 use std::net::IpAddr;
 
@@ -25,6 +26,8 @@ pub(crate) struct OwnLeases {
     pub(crate) leases: Vec<Lease>,
     /// Leases that nothing will use once the datapath follows this: to be released then.
     pub(crate) left: Vec<Lease>,
+    /// Router addresses that were replaced and are still there.
+    pub(crate) waiting: Vec<IpAddr>,
 }
 
 /// Leases of one attachment, sorted out.
@@ -37,16 +40,18 @@ struct Held {
 }
 
 impl Engine {
-    /// The node's own leases, taken anew where they are missing.
-    pub(crate) async fn own_leases(&self) -> Result<OwnLeases, IpamError> {
+    /// The node's own leases, taken anew where they are missing; `last` are the router addresses of the last pass.
+    pub(crate) async fn own_leases(&self, last: &[IpAddr]) -> Result<OwnLeases, IpamError> {
         let mut own = OwnLeases::default();
         let (router, old) = self.own_lease(ROUTER, Owner::Router).await?;
         own.router = first_of_each_family(&router);
+        let has_moved = last.starts_with(&own.router);
         let mut waiting: Vec<Lease> = Vec::new();
         for lease in old {
-            let used = lease.addresses.iter().any(|leased| sockets::uses(leased.ip).unwrap_or(true));
+            let used = !has_moved || lease.addresses.iter().any(|leased| sockets::uses(leased.ip).unwrap_or(true));
             if used { waiting.push(lease) } else { own.left.push(lease) }
         }
+        own.waiting = waiting.iter().flat_map(|lease| &lease.addresses).map(|leased| leased.ip).collect();
         let others = router.iter().chain(&waiting).flat_map(|lease| &lease.addresses).map(|leased| leased.ip);
         let others: Vec<IpAddr> = others.filter(|ip| !own.router.contains(ip)).collect();
         own.router.extend(others);

@@ -381,3 +381,29 @@ fn an_add_waits_for_a_block_that_is_on_its_way_and_no_longer() {
         assert!(world.own.requested.iter().any(|need| need.pool == "nowhere" && need.ipv4 == 1));
     });
 }
+
+#[test]
+fn a_replaced_router_address_stays_beside_the_new_one_for_a_pass() {
+    run(async {
+        let directory = tempfile::tempdir().expect("directory");
+        let mut world = World::default();
+        let agent = Agent::start(directory.path(), "kubernetes").await;
+        agent.settle(Some(&world)).await.expect("blocks");
+        agent.publish(&mut world, false).await;
+        drop(agent);
+        let agent = Agent::start(directory.path(), "multi-pool").await;
+        let mut seen = Vec::new();
+        for _ in 0..8 {
+            drop(agent.settle(Some(&world)).await);
+            let state = agent.engine.state().await;
+            seen.push(state.datapath.as_ref().map(|datapath| datapath.router.clone()).unwrap_or_default());
+            drop(state);
+            agent.publish(&mut world, false).await;
+            world.operate("multi-pool");
+        }
+        seen.dedup();
+        let [old, both, new] = &seen[..] else { panic!("one, both, the other: {seen:?}") };
+        assert_eq!((old.len(), new.len()), (1, 1));
+        assert_eq!(*both, [new[0], old[0]], "the new one comes first");
+    });
+}

@@ -65,7 +65,7 @@ impl Chassis for EbpfChassis {
         let mut report = ChassisReport::default();
         let netlink = Netlink::new().map_err(netlink_error)?;
 
-        let (host, changes) = host_device::apply(&netlink, &desired.node).await.map_err(netlink_error)?;
+        let (host, changes) = host_device::prepare(&netlink, &desired.node).await.map_err(netlink_error)?;
         report.changes += changes;
         let changed = host_device::forwarding(&desired.node).map_err(sysctl_error)?;
         if !changed.is_empty() {
@@ -101,6 +101,7 @@ impl Chassis for EbpfChassis {
             uplinks: uplinks.iter().map(|link| (link.name.clone(), link.index)).collect(),
         };
         reconcile(running, &netlink, &devices, &desired.endpoints, &mut report).await?;
+        report.changes += host_device::finish(&netlink, &host, &desired.node).await.map_err(netlink_error)?;
         // Only now: until its links are switched, the former generation's arrays may have no other holder.
         drop(former);
         report.attach_mode = running.datapath.modes.text().to_owned();

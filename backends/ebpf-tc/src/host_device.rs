@@ -14,14 +14,25 @@ pub(crate) const NET: &str = "cilium_net";
 /// `RTPROT_KERNEL`, as the reference shows its routes (6.8). Routes on `cilium_host` are told by their device.
 const PROTOCOL: u8 = 2;
 
-/// Makes and repairs both devices, the router addresses and the routes; the answer is `cilium_host` and the number of
-/// changes.
-pub(crate) async fn apply(netlink: &Netlink, node: &NodeSpec) -> Result<(Link, usize), NetlinkError> {
+/// Makes and repairs both devices and adds router addresses; the answer is `cilium_host` and the number of changes.
+///
+/// Nothing leads by a new address before [`finish`], which is for when the tables know it: pods could not answer it.
+pub(crate) async fn prepare(netlink: &Netlink, node: &NodeSpec) -> Result<(Link, usize), NetlinkError> {
     let mut changes = 0;
     let host = pair(netlink, node.device_mtu_bytes, &mut changes).await?;
-    addresses(netlink, &host, &node.router, &mut changes).await?;
-    routes(netlink, &host, node, &mut changes).await?;
+    add_addresses(netlink, &host, &node.router, &mut changes).await?;
     Ok((host, changes))
+}
+
+/// Makes and repairs the routes, then removes router addresses that are left; the answer is the number of changes.
+///
+/// In this order: with an address the kernel takes every IPv4 route whose source it is (`fib_sync_down_addr`), and pods
+/// would be out of reach until those by the new address were there.
+pub(crate) async fn finish(netlink: &Netlink, host: &Link, node: &NodeSpec) -> Result<usize, NetlinkError> {
+    let mut changes = 0;
+    routes(netlink, host, node, &mut changes).await?;
+    remove_addresses(netlink, host, &node.router, &mut changes).await?;
+    Ok(changes)
 }
 
 /// Removes both devices, and with them their addresses and routes.
@@ -64,15 +75,29 @@ async fn pair(netlink: &Netlink, mtu: u32, changes: &mut usize) -> Result<Link, 
     netlink.link(HOST).await
 }
 
-async fn addresses(netlink: &Netlink, host: &Link, router: &[IpAddr], changes: &mut usize) -> Result<(), NetlinkError> {
+async fn add_addresses(
+    netlink: &Netlink,
+    host: &Link,
+    router: &[IpAddr],
+    changes: &mut usize,
+) -> Result<(), NetlinkError> {
     let actual = netlink.addresses_of(host.index).await?;
-    for address in router.iter().copied().map(IpNet::from) {
-        if !actual.contains(&address) {
-            netlink.add_address(host.index, address).await?;
-            *changes += 1;
-        }
+    for address in router.iter().copied().map(IpNet::from).filter(|address| !actual.contains(address)) {
+        netlink.add_address(host.index, address).await?;
+        *changes += 1;
     }
-    for old in actual.into_iter().filter(|old| !is_link_local(old) && !router.contains(&old.addr())) {
+    Ok(())
+}
+
+async fn remove_addresses(
+    netlink: &Netlink,
+    host: &Link,
+    router: &[IpAddr],
+    changes: &mut usize,
+) -> Result<(), NetlinkError> {
+    let actual = netlink.addresses_of(host.index).await?;
+    let is_old = |net: &IpNet| !is_link_local(net) && !router.contains(&net.addr());
+    for old in actual.into_iter().filter(is_old) {
         netlink.delete_address(host.index, old).await?;
         *changes += 1;
     }

@@ -10,6 +10,7 @@ mod node;
 mod nodes;
 mod outage;
 mod pod;
+mod router;
 mod slot;
 mod spoofing;
 mod sys;
