@@ -30,7 +30,7 @@ use responder::Responders;
 /// Name in `status`.
 pub(crate) const NAME: &str = "probe-nodes";
 /// How often a path of a small cluster is probed; see [`interval`].
-const BASE_INTERVAL: Duration = Duration::from_secs(30);
+const BASE_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon a path is probed again that is not well.
 const UNWELL_INTERVAL: Duration = Duration::from_secs(5);
 /// Paths that are probed at once.

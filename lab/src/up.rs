@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, thread, time::Duration};
 
+use kinesin_netlink::NetNs;
 use nix::unistd::geteuid;
 
 use crate::{
@@ -72,6 +73,14 @@ impl Lab {
         }
         thread::sleep(away);
         self.control(&Silent)
+    }
+
+    /// The namespace of the underlay's bridge. A node's cable ends there, in a port that has the node's name.
+    ///
+    /// # Errors
+    /// [`LabError::NodeDown`] when the underlay is gone.
+    pub fn underlay_netns(&self) -> Result<NetNs, LabError> {
+        network::netns_of(&self.segment()?)
     }
 
     async fn underlay(&mut self, progress: &dyn Progress) -> Result<(), LabError> {

@@ -278,12 +278,19 @@ impl Target for LabTarget {
 
     fn set_mtu(&self, node: &str, mtu_bytes: u32) -> Result<u32, Stop> {
         let netns = self.node(node)?.netns().map_err(|error| Stop::target(&error))?;
-        let set = async {
-            let netlink = Netlink::in_netns(&netns)?;
-            let link = netlink.link(UPLINK).await?;
-            netlink.set_mtu(link.index, mtu_bytes).await?;
-            Ok(link.mtu)
-        };
-        self.runtime.block_on(set).map_err(|error: NetlinkError| Stop::target(&error))
+        self.runtime.block_on(set_mtu(&netns, UPLINK, mtu_bytes)).map_err(|error| Stop::target(&error))
     }
+
+    fn set_carried(&self, node: &str, bytes: u32) -> Result<u32, Stop> {
+        let underlay = self.lab.underlay_netns().map_err(|error| Stop::target(&error))?;
+        self.runtime.block_on(set_mtu(&underlay, node, bytes)).map_err(|error| Stop::target(&error))
+    }
+}
+
+/// The answer is what it was before.
+async fn set_mtu(netns: &NetNs, device: &str, mtu_bytes: u32) -> Result<u32, NetlinkError> {
+    let netlink = Netlink::in_netns(netns)?;
+    let link = netlink.link(device).await?;
+    netlink.set_mtu(link.index, mtu_bytes).await?;
+    Ok(link.mtu)
 }

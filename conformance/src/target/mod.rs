@@ -207,6 +207,15 @@ pub trait Target: fmt::Debug + Send + Sync {
     fn set_mtu(&self, _node: &str, _mtu_bytes: u32) -> Result<u32, Stop> {
         Err(unable(TargetCapability::ChangeMtu))
     }
+
+    /// Sets how large packets to and from a node the underlay carries, in bytes, without a word to the node; the answer is
+    /// what it was before.
+    ///
+    /// # Errors
+    /// The device's, and always without [`TargetCapability::ChangeMtu`].
+    fn set_carried(&self, _node: &str, _bytes: u32) -> Result<u32, Stop> {
+        Err(unable(TargetCapability::ChangeMtu))
+    }
 }
 
 fn unable(what: TargetCapability) -> Stop {

@@ -1,6 +1,7 @@
 //! What each case does, one question a file.
 
 pub(super) mod agents;
+pub(super) mod black_hole;
 pub(super) mod burst;
 pub(super) mod cluster_pool;
 pub(super) mod hop_limit;

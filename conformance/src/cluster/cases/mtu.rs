@@ -16,7 +16,7 @@ use crate::cluster::{
 const NARROW: u32 = 1_340;
 /// More than that, less than any usual MTU with a carrier's headers.
 const WIDE: u32 = 1_400;
-/// How long the datapath may take to follow the agents, which look at the devices when they start.
+/// How long the datapath may take to follow the agents, which watch the devices.
 const PATIENCE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -32,7 +32,6 @@ impl Drop for Narrowed<'_> {
         for (node, mtu) in self.before.drain(..) {
             let _ = self.context.target.set_mtu(&node, mtu);
         }
-        let _ = self.context.target.restart_agents();
     }
 }
 
@@ -53,7 +52,6 @@ pub(in crate::cluster) fn is_discovered(context: &Context<'_>) -> Judged {
         let before = context.target.set_mtu(&node.name, NARROW)?;
         narrowed.before.push((node.name.clone(), before));
     }
-    context.target.restart_agents()?;
     let mut seen = Vec::new();
     for is_ipv4 in context.families() {
         // Each direction learns by packets of its own.
