@@ -339,7 +339,7 @@ fn a_saved_lease_of_a_mode_that_is_gone_is_named_and_attached_to_nobody() {
     run(async {
         let directory = tempfile::tempdir().expect("directory");
         let agent = Agent::start(directory.path(), "kubernetes").await;
-        let mut saved = record(1, "10.244.1.3");
+        let mut saved = record(1, "10.0.0.3");
         saved.lease.mode = "third_party".to_owned();
         agent.engine.store.save_endpoint(&saved).expect("saved");
         let agent = Agent::start(directory.path(), "kubernetes").await;
