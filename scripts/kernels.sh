@@ -227,20 +227,37 @@ busybox_from_package() {
 
 # --- The image ---
 
-# make_image DIRECTORY FILE: the programs of that directory, what they are linked with, and busybox.
+# Sets `packet_tests` to the tests that run packets through the programs; as `./x test` builds them.
+build_packet_tests() {
+    local log
+    need_scratch
+    log=$scratch/packet-tests.json
+    cargo test --workspace --test test_run --no-run --message-format=json-render-diagnostics >"$log" || return
+    packet_tests=$(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$log" | tail -n 1)
+    [[ -n $packet_tests ]]
+}
+
+# put_program FILE IMAGE NAME: with what it is linked with.
+put_program() {
+    local library
+    strip --strip-debug -o "$2/opt/kinesin/$3" "$1" || return
+    while read -r library; do
+        [[ -e $2$library ]] || { mkdir -p "$2${library%/*}" && cp -L "$library" "$2$library"; } || return
+    done < <(ldd "$1" | grep -oE '/[^ ]+')
+}
+
+# make_image DIRECTORY FILE: the programs of that directory, the tests with packets, and busybox.
 make_image() {
-    local programs=$1 file=$2 image program library
+    local programs=$1 file=$2 image program
     need_scratch
     image=$scratch/image
     rm -rf "$image"
     mkdir -p "$image"/{bin,sbin,usr/bin,usr/sbin,opt/kinesin} "${file%/*}" || return
     cp "$vm/busybox" "$image/bin/busybox" && cp kernels/guest/init "$image/init" && chmod 755 "$image/init" || return
     for program in kinesin kinesin-agent kinesin-operator kinesin-cni kinesin-kernels; do
-        strip --strip-debug -o "$image/opt/kinesin/$program" "$programs/$program" || return
-        while read -r library; do
-            [[ -e $image$library ]] || { mkdir -p "$image${library%/*}" && cp -L "$library" "$image$library"; } || return
-        done < <(ldd "$programs/$program" | grep -oE '/[^ ]+')
+        put_program "$programs/$program" "$image" "$program" || return
     done
+    put_program "$packet_tests" "$image" kinesin-test-run || return
     # The programs' client wants some, though there is nobody to trust in the machine.
     mkdir -p "$image/etc/ssl/certs" && cp -L /etc/ssl/certs/ca-certificates.crt "$image/etc/ssl/certs/" || return
     pack "$image" "$file.new" && mv "$file.new" "$file" && rm -rf "$image"
@@ -273,6 +290,7 @@ kernels() {
     phase bootstrap bootstrap
     need_kernels "$look" "${names[@]}"
     build
+    phase "tests with packets" build_packet_tests
     phase "image of the programs" make_image "$(dirname "$(binary kinesin)")" "$image"
     say_times
     become "$(binary kinesin-kernels)" run --kernels "$vm" --qemu "$vm/qemu" --image "$image" "${options[@]}" -- "${releases[@]}"

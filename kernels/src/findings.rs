@@ -21,6 +21,8 @@ pub(crate) struct Findings {
     pub(crate) health: Vec<BackendHealth>,
     /// Every program by itself.
     pub(crate) programs: Vec<Program>,
+    /// How many of the tests with packets passed, or how they failed.
+    pub(crate) packets: Option<Result<usize, String>>,
     /// What the agent says where it cannot run.
     pub(crate) refusal: Option<String>,
     /// What came of each lab.
@@ -100,6 +102,7 @@ impl Findings {
         }
         found.health = found.read(answer(&Step::Doctor)).unwrap_or_default();
         found.programs = found.read(answer(&Step::Trial)).unwrap_or_default();
+        found.packets = answer(&Step::Packets).map(packets);
         if let Some(refusal) = answer(&Step::Refusal) {
             found.refuse(refusal);
         }
@@ -131,6 +134,11 @@ impl Findings {
             if let Some(refusal) = &program.refusal {
                 self.faults.push(format!("program {} was refused: {refusal}", program.name));
             }
+        }
+        match &self.packets {
+            Some(Ok(_)) => {}
+            Some(Err(failure)) => self.faults.push(format!("packets: {failure}")),
+            None => self.faults.push("packets: not tried".to_owned()),
         }
         for setup in SETUPS {
             if !self.labs.iter().any(|lab| lab.setup == setup.name && lab.passed()) {
@@ -233,6 +241,16 @@ impl LabFindings {
             _ => return false,
         };
         (self.links.0 > 0, self.links.1 > 0) == expected
+    }
+}
+
+/// What Rust's test harness says in the end: `test result: ok. 5 passed; ...`.
+fn packets(answer: &Answer) -> Result<usize, String> {
+    let result = answer.stdout.lines().find_map(|line| line.strip_prefix("test result: "));
+    let passed = result.and_then(|result| result.strip_prefix("ok. ")?.split(' ').next()?.parse().ok());
+    match passed {
+        Some(passed) if answer.is_ok() && passed > 0 => Ok(passed),
+        _ => Err(format!("{}; {}", result.unwrap_or("no result"), answer.failure())),
     }
 }
 

@@ -22,6 +22,8 @@ use crate::{
 const BIN: &str = "/opt/kinesin";
 /// Seconds that a command may take where nothing else is said: these machines are emulated.
 const PATIENCE: u32 = 60;
+/// Seconds for the tests of `backends/ebpf-tc/tests/test_run`.
+const PACKETS: u32 = 300;
 /// Seconds for a lab to come up; it gives up by itself before.
 const UP: u32 = 240;
 /// Seconds for an agent that should refuse to start.
@@ -40,6 +42,7 @@ pub fn main(report: &Path) -> io::Result<()> {
     line.step(Step::Release, PATIENCE, &["uname", "-r"])?;
     let doctor = line.step(Step::Doctor, PATIENCE, &["kinesin-agent", "doctor"])?;
     line.step(Step::Trial, PATIENCE, &["kinesin-kernels", "trial"])?;
+    line.step(Step::Packets, PACKETS, &["kinesin-test-run", "--test-threads", "1"])?;
     if is_refused(&doctor) {
         line.step(Step::Refusal, REFUSAL, &["kinesin-agent", "--k8s-node-name", WORKER])?;
     } else {

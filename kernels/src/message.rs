@@ -27,6 +27,8 @@ pub(crate) enum Step {
     Doctor,
     /// Every program is loaded by itself.
     Trial,
+    /// A table of packets goes through the programs and, beside them, through the same pipeline outside the kernel.
+    Packets,
     /// The agent starts on a machine that cannot run it.
     Refusal,
     /// A lab comes up; the word is the name of its [`crate::labs::Setup`].
@@ -80,6 +82,7 @@ impl Step {
             Self::Release => "booted".to_owned(),
             Self::Doctor => "doctor".to_owned(),
             Self::Trial => "programs".to_owned(),
+            Self::Packets => "packets".to_owned(),
             Self::Refusal => "agent's refusal".to_owned(),
             Self::Up(setup) => format!("{setup}: lab comes up"),
             Self::Check(setup) => format!("{setup}: probes"),

@@ -32,7 +32,7 @@ pub(crate) fn render(facts: &Facts, kernels: &[Findings]) -> String {
     page.push_str("\n## Kernel x backend\n\n");
     page.push_str(&backends(kernels));
     page.push_str(
-        "\n`yes`: every lab with this backend passed, and for the chassis every program loads too. `refused`: the agent does not\n\
+        "\n`yes`: every lab with this backend passed, and for the chassis every program loads and does what it should. `refused`: the agent does not\n\
          start and says why, as below. `-`: doctor says nothing against the backend, but there was no chassis to try it with.\n",
     );
     page.push_str("\n## Attachment and connectivity\n\n");
@@ -46,7 +46,8 @@ pub(crate) fn render(facts: &Facts, kernels: &[Findings]) -> String {
     page.push_str(
         "\nInstructions that the verifier went through, of at most 1,000,000; kernels before 5.16 do not tell. Each program was\n\
          loaded by itself, whatever the agent says of the kernel. Older verifiers recognise less that they have seen before,\n\
-         so the oldest kernel is the one to look at before a program grows.\n",
+         so the oldest kernel is the one to look at before a program grows. The tests (`backends/ebpf-tc/tests/test_run/`) send\n\
+         a table of packets, cut and changed at random too, through the programs, and want what the pipeline outside the kernel does.\n",
     );
     page.push_str("\n## What the kernels lack\n\n");
     for kernel in kernels {
@@ -89,8 +90,9 @@ fn backend(kernel: &Findings, role: &str, name: &str) -> &'static str {
     let of_its_own = SETUPS.iter().any(|setup| setup.name == name);
     let expected = if of_its_own { 1 } else { SETUPS.len() };
     let passed = kernel.labs.iter().filter(|lab| (!of_its_own || lab.setup == name) && lab.passed()).count();
-    let loads = role != "chassis" || kernel.programs.iter().all(|program| program.refusal.is_none());
-    if passed == expected && loads { "yes" } else { "**failed**" }
+    let loads =
+        kernel.programs.iter().all(|program| program.refusal.is_none()) && matches!(kernel.packets, Some(Ok(_)));
+    if passed == expected && (loads || role != "chassis") { "yes" } else { "**failed**" }
 }
 
 fn labs(kernels: &[Findings]) -> String {
@@ -135,6 +137,12 @@ fn programs(kernels: &[Findings]) -> String {
         let cells = kernels.iter().map(|kernel| cell(kernel, name)).collect();
         [vec![format!("`{name}`")], cells].concat()
     });
+    let packets = kernels.iter().map(|kernel| match &kernel.packets {
+        Some(Ok(passed)) => format!("{passed} passed"),
+        Some(Err(_)) => "**failed**".to_owned(),
+        None => "**not tried**".to_owned(),
+    });
+    let rows = rows.chain([[vec!["tests with packets".to_owned()], packets.collect()].concat()]);
     table(&[vec!["program".to_owned()], releases(kernels)].concat(), rows.collect())
 }
 
@@ -153,7 +161,8 @@ fn lacks(kernel: &Findings) -> Vec<String> {
         said.push("tcx: filters take its place".to_owned());
     }
     if said.is_empty() {
-        said.push("nothing".to_owned());
+        let nothing = if kernel.faults.is_empty() { "nothing" } else { "nothing that it told; see the faults" };
+        said.push(nothing.to_owned());
     }
     said
 }
@@ -220,7 +229,7 @@ mod tests {
     fn attachments_and_counts_are_those_of_the_lab() {
         let row = "| 6.12.1 | host_scope   | as it is by default    | TCX, endpoints by Legacy TC | 2/2";
         assert!(page().contains(row), "{}", page());
-        assert!(page().contains("| `from_host` | refused   | 3188   |"), "{}", page());
+        assert!(page().contains("| `from_host`        | refused   | 3188     |"), "{}", page());
     }
 
     #[test]

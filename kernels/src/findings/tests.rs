@@ -41,6 +41,7 @@ pub(crate) fn well(release: &str) -> Vec<Answer> {
         ok(Step::Release, &format!("{release}\n")),
         ok(Step::Doctor, &health.to_string()),
         ok(Step::Trial, &programs.to_string()),
+        ok(Step::Packets, "\nrunning 5 tests\n\ntest result: ok. 5 passed; 0 failed; 0 ignored\n"),
     ];
     for setup in SETUPS {
         let name = || setup.name.to_owned();
@@ -63,6 +64,7 @@ pub(crate) fn refused() -> Vec<Answer> {
         ok(Step::Release, "5.10.0-32-cloud-amd64\n"),
         ok(Step::Doctor, &health.to_string()),
         ok(Step::Trial, &programs.to_string()),
+        ok(Step::Packets, "\nrunning 5 tests\n\ntest result: ok. 5 passed; 0 failed; 0 ignored\n"),
         answer(Step::Refusal, Some(1), "", "kinesin-agent: kernel 5.10 is older than 5.15; run a newer kernel\n"),
         ok(Step::Complaints, ""),
     ]
@@ -144,4 +146,18 @@ fn refused_program_missing_lab_and_complaint_of_a_kernel_are_faults() {
     let complaint = ok(Step::Complaints, "[ 1.0] WARNING: CPU: 0");
     assert!(faults(&with(well("6.12.1"), complaint))[0].contains("WARNING"));
     assert!(!faults(&[]).is_empty(), "a machine without answers is not well");
+}
+
+#[test]
+fn packets_count_only_when_tests_ran_and_passed() {
+    for (code, stdout, is_well) in [
+        (Some(0), "test result: ok. 5 passed; 0 failed", true),
+        (Some(0), "test result: ok. 0 passed; 0 failed", false),
+        (Some(101), "test result: FAILED. 4 passed; 1 failed", false),
+        (Some(101), "test result: ok. 5 passed; 0 failed", false),
+        (None, "", false),
+    ] {
+        let found = faults(&with(well("6.12.1"), answer(Step::Packets, code, stdout, "")));
+        assert_eq!(found.is_empty(), is_well, "{stdout:?}: {found:?}");
+    }
 }
