@@ -19,6 +19,8 @@ use super::echo::{Echo, EchoSocket, Lost};
 
 /// How long an answer may take. Longer than any healthy network inside a cluster, and short beside the interval.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// The same for a connection and its answer: TCP sends a lost SYN again after one second (RFC 6298 section 2.1).
+const HTTP_PATIENCE: Duration = Duration::from_secs(3);
 /// Requests that must all be lost before a path is called broken (Cilium: `healthCheckICMPFailureThreshold`).
 pub(crate) const ATTEMPTS: u16 = 3;
 /// An echo as small as `ping`'s: any path carries it.
@@ -132,8 +134,8 @@ async fn fetch(path: &Path, from: Option<&NetNs>) -> io::Result<Duration> {
             Err(io::Error::new(ErrorKind::InvalidData, "something else than the responder of Kinesin listens there"))
         }
     };
-    let late = || io::Error::new(ErrorKind::TimedOut, format!("no answer within {PATIENCE:?}"));
-    timeout(PATIENCE, exchange).await.map_err(|_| late())?
+    let late = || io::Error::new(ErrorKind::TimedOut, format!("no answer within {HTTP_PATIENCE:?}"));
+    timeout(HTTP_PATIENCE, exchange).await.map_err(|_| late())?
 }
 
 fn opened_in<T: Send>(from: Option<&NetNs>, open: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
