@@ -96,7 +96,8 @@ impl Findings {
     /// Reads the answers; what cannot be read is a fault.
     pub(crate) fn of(package: &str, answers: &[Answer], seconds: f64) -> Self {
         let mut found = Self { package: package.to_owned(), seconds, ..Self::default() };
-        let answer = |step: &Step| answers.iter().find(|answer| answer.step == *step);
+        // The last one, since a lab may take more than one attempt to come up.
+        let answer = |step: &Step| answers.iter().rev().find(|answer| answer.step == *step);
         if let Some(release) = answer(&Step::Release) {
             release.stdout.trim().clone_into(&mut found.release);
         }

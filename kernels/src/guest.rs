@@ -26,6 +26,9 @@ const PATIENCE: u32 = 60;
 const PACKETS: u32 = 300;
 /// Seconds for a lab to come up; it gives up by itself before.
 const UP: u32 = 240;
+/// How often a lab may try: it gives up when one of its parts takes a minute, which may happen on an emulated machine of a
+/// busy host, and then goes on where it was.
+const ATTEMPTS: usize = 3;
 /// Seconds for an agent that should refuse to start.
 const REFUSAL: u32 = 20;
 /// Bytes of a command's output that are told, from its end.
@@ -70,8 +73,10 @@ fn lab(line: &mut Line, setup: Setup) -> io::Result<()> {
     let kinesin = ["kinesin", "lab"];
     let of_lab = |words: &[&'static str]| [&kinesin, words].concat();
     let up = ["up", "--nodes", &nodes, "--no-check", "--values", &values];
-    let up = line.step(Step::Up(name()), UP, &[kinesin.as_slice(), &up].concat())?;
-    let mut is_well = up.is_ok();
+    let mut is_well = false;
+    for _ in 0..ATTEMPTS {
+        is_well = is_well || line.step(Step::Up(name()), UP, &[kinesin.as_slice(), &up].concat())?.is_ok();
+    }
     if is_well {
         is_well = line.step(Step::Check(name()), UP, &of_lab(&["check", "-o", "json"]))?.is_ok();
         line.step(
