@@ -48,8 +48,19 @@ pub(super) fn ask(
     words: &[&str],
 ) -> Result<String, Stop> {
     let is_there = |pod: &Pod| is_ready(pod) && pod.spec.as_ref().is_some_and(|s| s.node_name.as_deref() == Some(node));
-    let pod = list(runtime, client, namespace)?.into_iter().find(is_there).and_then(|pod| pod.metadata.name);
-    let pod = pod.ok_or_else(|| Stop::broken(format!("no agent on {node} is ready")))?;
+    // A node under load may miss a probe or two.
+    let until = Instant::now() + PATIENCE;
+    let pod = loop {
+        let found = list(runtime, client, namespace)?.into_iter().find(is_there).and_then(|pod| pod.metadata.name);
+        match found {
+            Some(name) => break name,
+            None if Instant::now() > until => {
+                let within = PATIENCE.as_secs();
+                return Err(Stop::broken(format!("no agent on {node} is ready within {within} s")));
+            }
+            None => thread::sleep(LOOK),
+        }
+    };
     let failed = |what: &str| Stop::broken(format!("`{}` in {pod} on {node}: {what}", words.join(" ")));
     let pods = api(client, namespace);
     let asked = async {
