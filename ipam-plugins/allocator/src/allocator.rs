@@ -91,30 +91,34 @@ impl Allocator {
     /// `Exhausted`, `UnknownPool`, `NotReady`; nothing is leased then.
     pub fn allocate(&mut self, request: &AllocateRequest) -> Result<Lease, IpamError> {
         let held = self.leases.get(&request.attachment);
-        let missing: Vec<Family> = request
-            .families
-            .iter()
-            .filter(|family| held.is_none_or(|lease| lease.address(*family).is_none()))
-            .collect();
-        if let (Some(lease), true) = (held, missing.is_empty()) {
+        let lacks = |family: Family| {
+            request.families.contains(family) && held.is_none_or(|lease| lease.address(family).is_none())
+        };
+        let missing = [lacks(Family::V4), lacks(Family::V6)];
+        if let (Some(lease), [false, false]) = (held, missing) {
             return Ok(lease.clone());
         }
         let pool = request.pool.as_deref().unwrap_or(&self.mode.default_pool);
+        let find = |family, is_missing: bool| is_missing.then(|| self.find(pool, family)).transpose();
         // All of them are found before the first is taken.
-        let found = missing.into_iter().map(|family| self.find(pool, family)).collect::<Result<Vec<_>, _>>()?;
-
-        let mut lease = self.leases.remove(&request.attachment).unwrap_or_else(|| Lease {
+        let found = [find(Family::V4, missing[0])?, find(Family::V6, missing[1])?];
+        for leased in found.iter().flatten() {
+            self.take(leased);
+        }
+        if let Some(lease) = self.leases.get_mut(&request.attachment) {
+            lease.addresses.extend(found.into_iter().flatten());
+            lease.addresses.sort_by_key(|leased| Family::of(&leased.ip));
+            return Ok(lease.clone());
+        }
+        let mut addresses = Vec::with_capacity(found.len());
+        addresses.extend(found.into_iter().flatten());
+        let lease = Lease {
             attachment: request.attachment.clone(),
             owner: request.owner.clone(),
             mode: self.mode.name.to_owned(),
-            addresses: Vec::new(),
+            addresses,
             restored: false,
-        });
-        for leased in &found {
-            self.take(leased);
-        }
-        lease.addresses.extend(found);
-        lease.addresses.sort_by_key(|leased| Family::of(&leased.ip));
+        };
         self.leases.insert(request.attachment.clone(), lease.clone());
         Ok(lease)
     }
