@@ -8,7 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kinesin_lab::{Families, Lab, LabError, PodInfo, Silent, Spec, UPLINK};
+use kube::{
+    Api, ResourceExt,
+    api::PostParams,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use serde_json::json;
 
 /// A lab of one test; removed also when the test fails.
 struct Trial {
@@ -170,6 +181,42 @@ async fn killed_parts_are_healed_and_removed() {
     kill(&lab);
     assert!(trial.down());
     assert_eq!(trial.traces(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn restarted_api_server_has_its_objects_and_its_watchers_go_on() {
+    let trial = Trial::new("api");
+    let mut lab = trial.up().await;
+    let maps: Api<ConfigMap> = Api::namespaced(lab.client().expect("a client"), "default");
+    let create = async |name: &str| {
+        let object: ConfigMap = serde_json::from_value(json!({"metadata": {"name": name}})).expect("an object");
+        maps.create(&PostParams::default(), &object).await
+    };
+    create("before").await.expect("created");
+    let mut watch = std::pin::pin!(watcher(maps.clone(), watcher::Config::default()).default_backoff());
+    let mut told = async |wanted: &str| {
+        let tells = async {
+            while let Some(event) = watch.next().await {
+                match event {
+                    Ok(Event::Apply(map) | Event::InitApply(map)) if map.name_any() == wanted => return,
+                    // Broken off, or too far behind: it lists anew.
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), tells)
+            .await
+            .unwrap_or_else(|_| panic!("nobody tells of {wanted}"));
+    };
+    told("before").await;
+    let old = lab.control_pid();
+    lab.restart_api(Duration::from_millis(100)).expect("restarted");
+    assert!(lab.is_whole() && lab.control_pid() != old);
+    assert!(
+        create("before").await.is_err_and(|error| matches!(error, kube::Error::Api(refused) if refused.code == 409))
+    );
+    create("after").await.expect("created");
+    told("after").await;
 }
 
 #[tokio::test]
