@@ -14,4 +14,5 @@ mod router;
 mod slot;
 mod spoofing;
 mod sys;
+mod trial;
 mod watch;
