@@ -10,6 +10,10 @@ use crate::{
     message::{Answer, Step},
 };
 
+/// Half of what a verifier goes through before it gives up (`BPF_COMPLEXITY_LIMIT_INSNS`, kernel 5.2): beyond it another
+/// kernel, or the next stage of the pipeline, may be one too many.
+const FAR: u32 = 500_000;
+
 /// What was found out about one kernel.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Findings {
@@ -132,6 +136,10 @@ impl Findings {
     /// A kernel that is not refused takes every program and passes every lab.
     fn demand_all(&mut self) {
         for program in &self.programs {
+            if let Some(count) = program.verified.filter(|count| *count > FAR) {
+                self.faults
+                    .push(format!("program {}: {count} verified instructions, of at most {FAR} here", program.name));
+            }
             if let Some(refusal) = &program.refusal {
                 self.faults.push(format!("program {} was refused: {refusal}", program.name));
             }
@@ -251,7 +259,11 @@ fn packets(answer: &Answer) -> Result<usize, String> {
     let passed = result.and_then(|result| result.strip_prefix("ok. ")?.split(' ').next()?.parse().ok());
     match passed {
         Some(passed) if answer.is_ok() && passed > 0 => Ok(passed),
-        _ => Err(format!("{}; {}", result.unwrap_or("no result"), answer.failure())),
+        _ => {
+            let failed = answer.stdout.lines().filter(|line| line.starts_with("test ") && line.ends_with("FAILED"));
+            let failed: Vec<&str> = failed.collect();
+            Err(format!("{}; {}; {}", result.unwrap_or("no result"), failed.join(", "), answer.failure()))
+        }
     }
 }
 

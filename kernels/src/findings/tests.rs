@@ -139,6 +139,8 @@ fn links_that_are_not_what_the_agent_says_are_a_fault() {
 fn refused_program_missing_lab_and_complaint_of_a_kernel_are_faults() {
     let trial = json!([{"name": "from_host", "verified": null, "refusal": "too complex"}]).to_string();
     assert!(faults(&with(well("6.12.1"), ok(Step::Trial, &trial)))[0].contains("too complex"));
+    let trial = json!([{"name": "from_host", "verified": 500_001, "refusal": null}]).to_string();
+    assert!(faults(&with(well("6.12.1"), ok(Step::Trial, &trial)))[0].contains("500001 verified"));
     let up = answer(Step::Up("cluster_pool".to_owned()), Some(1), "", "not every agent was ready");
     let mut answers = with(well("6.12.1"), up);
     answers.retain(|answer| answer.step != Step::Check("cluster_pool".to_owned()));
