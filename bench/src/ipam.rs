@@ -23,6 +23,8 @@ use kinesin_core::{
     values::Families,
 };
 
+use nix::time::{ClockId, clock_gettime};
+
 use crate::{
     BenchError,
     metric::{Figures, Metric},
@@ -51,7 +53,11 @@ pub(crate) fn round(used: u8, seconds: f64) -> Result<Figures, BenchError> {
         return Err(BenchError::Scene(format!("the process that leases: {}", told.trim())));
     }
     let figures: [f64; 3] = serde_json::from_slice(&output.stdout).map_err(BenchError::io("read what was measured"))?;
-    Ok(vec![(Metric::LeaseRate, figures[0]), (Metric::AddressMemory, figures[1]), (Metric::LeaseMemory, figures[2])])
+    let mut told = vec![(Metric::LeaseRate, figures[0]), (Metric::AddressMemory, figures[1])];
+    if used > 0 {
+        told.push((Metric::LeaseMemory, figures[2]));
+    }
+    Ok(told)
 }
 
 /// What the process does: millions of pairs per second, bits per address, bytes per lease.
@@ -68,19 +74,25 @@ pub fn main(used: u8, seconds: f64) -> Result<[f64; 3], BenchError> {
     })
 }
 
-/// Millions of pairs of allocate and release per second: the median of samples, since whatever else runs only slows down.
+/// Millions of pairs of allocate and release per second of this thread's CPU time, the median of samples: nothing waits
+/// here, so what another process takes of the CPU is no part of it.
 async fn rate(ipam: &dyn Ipam, measured: Duration) -> Result<f64, BenchError> {
     let requests: Vec<AllocateRequest> = (0..PAIRS).map(|number| request("new", number)).collect();
     let (begun, mut samples) = (Instant::now(), Vec::new());
     while begun.elapsed() < measured || samples.is_empty() {
-        let sample = Instant::now();
+        let sample = cpu_time()?;
         for request in &requests {
             black_box(ipam.allocate(request).await.map_err(refused)?);
             black_box(ipam.release(&request.attachment).await.map_err(refused)?);
         }
-        samples.push(PAIRS as f64 / sample.elapsed().as_secs_f64() / 1e6);
+        samples.push(PAIRS as f64 / (cpu_time()? - sample).as_secs_f64() / 1e6);
     }
     Ok(crate::stats::percentile(&samples, 0.5))
+}
+
+fn cpu_time() -> Result<Duration, BenchError> {
+    let read = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    Ok(Duration::from(read.map_err(BenchError::io("read the clock of the thread"))?))
 }
 
 /// A node with one /16 of which `used` percent are leased, and the bytes that each lease takes; 0 without any.

@@ -30,7 +30,7 @@ pub enum Metric {
     AddMax,
     /// Median time of CNI DEL, in milliseconds.
     DelP50,
-    /// Pairs of allocate and release in one thread, in millions per second.
+    /// Pairs of allocate and release in one thread, in millions per second of CPU time.
     LeaseRate,
     /// Memory of an address that nobody leases, in bits.
     AddressMemory,
