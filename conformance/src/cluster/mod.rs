@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`combination`] and [`catalogue`] (what there is to choose), [`plan`] (what is chosen), [`Case`] and
 //! `cases` (what is judged), `context`, `workload`, `place`, `traffic` and [`worker`] (what cases have at hand), `lab` and
-//! `lease` (labs that cases share), `own` (labs that cases have for themselves), [`run`] (all of it as a library), [`trials`] (all of it as tests of nextest).
+//! `lease` (labs that cases share), `own` (labs that cases have for themselves), [`run`] (all of it as a library),
+//! [`trials`] (all of it as tests of nextest).
 
 pub mod catalogue;
 pub mod combination;

@@ -19,10 +19,13 @@ fn head(results: &Results) -> Vec<(&'static str, String)> {
         ("Began", results.began.to_string()),
         ("Took", format!("{:.0} s", results.took.as_secs_f64())),
         ("Seed", results.seed.to_string()),
-        ("Size", format!(
-            "{} kills, {} connections, {} pods, {} in a burst",
-            scale.kills, scale.connections, scale.pods, scale.burst
-        )),
+        (
+            "Size",
+            format!(
+                "{} kills, {} connections, {} pods, {} in a burst",
+                scale.kills, scale.connections, scale.pods, scale.burst
+            ),
+        ),
         ("Result", format!("{passed} passed, {failed} failed, {skipped} skipped")),
     ]
 }
