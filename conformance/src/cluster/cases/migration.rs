@@ -148,8 +148,12 @@ impl Journey<'_> {
         let next = Traffic::start(context, &pairs(&new, self.nodes)?, context.scale.connections)?;
         ask_all(context, old, &new)?;
 
+        // What the node holds by its old router address goes on while the router moves, and what it begins then as well.
+        let held = Traffic::start(context, &[(nb, &new[3])], FROM_ROUTER)?;
         let leaving: Vec<String> = names.into_iter().map(|(name, _)| name).chain(between).collect();
         context.delete(&leaving)?;
+        self.router_moved(to)?;
+        self.lost.add(held.judge()?);
         self.drained(to)?;
         ask_all(context, self.nodes, &new)?;
         self.hop += 1;
@@ -256,6 +260,31 @@ impl Journey<'_> {
         Ok(())
     }
 
+    /// Addresses of a node's own of the given kinds that are of another mode, and how many there are in all.
+    fn strangers(&self, mode: &str, node: &str, with_health: bool) -> Result<(Vec<IpAddr>, usize), Stop> {
+        let own = self.blocks_of(mode, node)?;
+        let object = self.context.read("cilium.io/v2", "CiliumNode", "ciliumnodes", node)?;
+        let spec = &object["spec"];
+        let router = spec["addresses"].as_array().into_iter().flatten();
+        let router = router.filter(|entry| entry["type"] == "CiliumInternalIP").map(|entry| &entry["ip"]);
+        let health = [&spec["health"]["ipv4"], &spec["health"]["ipv6"]].into_iter().filter(|_| with_health);
+        let ips: Vec<IpAddr> = router.chain(health).filter_map(|ip| ip.as_str()?.parse().ok()).collect();
+        let count = ips.len();
+        Ok((ips.into_iter().filter(|ip| !own.iter().any(|block| block.contains(ip))).collect(), count))
+    }
+
+    /// Until nodes say a router address of this mode.
+    fn router_moved(&self, mode: &str) -> Result<(), Stop> {
+        for node in self.two {
+            self.context.until(&format!("the router of {} to be of {mode}", node.name), || {
+                let (strange, count) = self.strangers(mode, &node.name, false)?;
+                let is_done = strange.is_empty() && count == self.context.families().len();
+                Ok(if is_done { Ok(()) } else { Err(format!("{strange:?} of {count}")) })
+            })?;
+        }
+        Ok(())
+    }
+
     /// Until nodes list nothing of another mode, and have their own addresses of this one.
     fn drained(&self, mode: &str) -> Result<(), Stop> {
         for node in self.two {
@@ -263,17 +292,9 @@ impl Journey<'_> {
                 let all = blocks(self.context, &node.name)?;
                 let own = self.blocks_of(mode, &node.name)?;
                 let others: Vec<&IpNet> = all.values().flatten().filter(|block| !own.contains(block)).collect();
-                let object = self.context.read("cilium.io/v2", "CiliumNode", "ciliumnodes", &node.name)?;
-                let spec = &object["spec"];
-                let router = spec["addresses"].as_array().into_iter().flatten();
-                let router = router.filter(|entry| entry["type"] == "CiliumInternalIP").map(|entry| &entry["ip"]);
-                let health = [&spec["health"]["ipv4"], &spec["health"]["ipv6"]];
-                let ips: Vec<IpAddr> = router.chain(health).filter_map(|ip| ip.as_str()?.parse().ok()).collect();
-                let strange: Vec<&IpAddr> =
-                    ips.iter().filter(|ip| !own.iter().any(|block| block.contains(*ip))).collect();
-                let expected = 2 * self.context.families().len();
-                let is_done = others.is_empty() && strange.is_empty() && ips.len() == expected;
-                Ok(if is_done { Ok(()) } else { Err(format!("blocks {others:?}, addresses {strange:?} of {ips:?}")) })
+                let (strange, count) = self.strangers(mode, &node.name, true)?;
+                let is_done = others.is_empty() && strange.is_empty() && count == 2 * self.context.families().len();
+                Ok(if is_done { Ok(()) } else { Err(format!("blocks {others:?}, addresses {strange:?} of {count}")) })
             })?;
         }
         Ok(())
