@@ -225,9 +225,9 @@ mod tests {
         known.expect(&[one.clone(), two.clone()], Duration::from_secs(60));
         assert_eq!(known.due(), [one.clone(), two.clone()]);
         known.learn(&one, outcome(true, Large::Carried));
-        assert_eq!(known.due(), [two.clone()]);
+        assert_eq!(known.due(), std::slice::from_ref(&two));
         let narrower = target("one", 1400);
-        known.expect(&[narrower.clone()], Duration::from_secs(60));
+        known.expect(std::slice::from_ref(&narrower), Duration::from_secs(60));
         assert_eq!(known.due(), [narrower], "another MTU is another question");
         known.learn(&two, outcome(true, Large::Carried));
         assert_eq!(known.known().records.len(), 1, "what is learnt of a node that has left is dropped");
@@ -237,7 +237,7 @@ mod tests {
     fn losses_and_black_holes_are_named() {
         let known = Connectivity::default();
         let path = target("one", 1500);
-        known.expect(&[path.clone()], Duration::from_secs(60));
+        known.expect(std::slice::from_ref(&path), Duration::from_secs(60));
         let record = || known.known().records.values().next().cloned().expect("one");
         assert_eq!((record().loss_percent(), record().problem()), (None, None));
         known.learn(&path, outcome(true, Large::Carried));
