@@ -45,7 +45,7 @@ pub fn main(report: &Path) -> io::Result<()> {
     line.step(Step::Release, PATIENCE, &["uname", "-r"])?;
     let doctor = line.step(Step::Doctor, PATIENCE, &["kinesin-agent", "doctor"])?;
     line.step(Step::Trial, PATIENCE, &["kinesin-kernels", "trial"])?;
-    // The limit of one test is made for the newer verifiers; here the counts are told, and `findings` has a limit.
+    // What that one looks at is told by the trial, and `findings` has the limit.
     let skip = ["--skip", "programs_stay_far_below_the_verifiers_limit"];
     line.step(Step::Packets, PACKETS, &[&["kinesin-test-run", "--test-threads", "1"][..], &skip].concat())?;
     if is_refused(&doctor) {

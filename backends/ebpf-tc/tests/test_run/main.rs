@@ -127,9 +127,12 @@ fn programs_stay_far_below_the_verifiers_limit() {
     let mut kernel = Kernel::load(&tables);
     for name in PROGRAMS {
         let info = kernel.program(name).info().unwrap();
-        let verified = info.verified_instruction_count().expect("the kernel counts verified instructions");
+        // Kernels before 5.16 do not tell.
+        let Some(verified) = info.verified_instruction_count() else { continue };
         eprintln!("{name}: {verified} instructions verified, {} bytes translated", info.size_translated().unwrap_or(0));
-        assert!(verified < 100_000, "{name}: {verified}");
+        // Half of it: under 6.1 a program takes almost four times what newer kernels need (docs/kernels.md). What those
+        // need is held by bench/budget.toml.
+        assert!(verified < 500_000, "{name}: {verified}");
     }
 }
 
