@@ -133,7 +133,10 @@ fn agent_has_named_capabilities_and_only_the_mount_is_privileged() {
     assert_eq!(context["privileged"], Value::Null);
     assert_eq!(context["capabilities"]["drop"][0], "ALL");
     let added: BTreeSet<_> = context["capabilities"]["add"].as_array().expect("a list").iter().cloned().collect_texts();
-    assert_eq!(added, BTreeSet::from(["BPF", "NET_ADMIN", "NET_RAW", "PERFMON", "SYS_ADMIN", "SYS_RESOURCE"].map(String::from)));
+    assert_eq!(
+        added,
+        BTreeSet::from(["BPF", "NET_ADMIN", "NET_RAW", "PERFMON", "SYS_ADMIN", "SYS_RESOURCE"].map(String::from))
+    );
     for container in pod["initContainers"].as_array().expect("a list") {
         let mounts_to_the_host = container["volumeMounts"]
             .as_array()

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv6Addr, UdpSocket},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -23,9 +23,26 @@ const MOVES: u8 = 4;
 /// An answer of a pod on the same node takes microseconds, on a busy machine some more.
 const LATE: Duration = Duration::from_millis(500);
 
-/// The node asks a pod by datagrams whose source the routes decide each time; the answer is how many questions were
-/// answered and what became of the others.
-fn ask(node: &Node, pod: &Pod, family: Family, stop: Arc<AtomicBool>) -> thread::JoinHandle<(usize, Vec<String>)> {
+/// Questions of the node to a pod.
+struct Flow {
+    /// The question that is asked now.
+    number: Arc<AtomicU64>,
+    /// How many were answered, and what became of the others.
+    outcome: thread::JoinHandle<(usize, Vec<String>)>,
+}
+
+impl Flow {
+    /// Waits until no question is open that was asked before this call.
+    fn turn_over(&self) {
+        let asked = self.number.load(Ordering::SeqCst);
+        while self.number.load(Ordering::SeqCst) == asked && !self.outcome.is_finished() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The node asks a pod by datagrams whose source the routes decide each time.
+fn ask(node: &Node, pod: &Pod, family: Family, stop: Arc<AtomicBool>) -> Flow {
     let echo = pod.udp(family, 0);
     let to = echo.local_addr().expect("address");
     let stopped = Arc::clone(&stop);
@@ -42,11 +59,13 @@ fn ask(node: &Node, pod: &Pod, family: Family, stop: Arc<AtomicBool>) -> thread:
     let any = if to.is_ipv4() { "0.0.0.0".parse().expect("ip") } else { Ipv6Addr::UNSPECIFIED.into() };
     let any: std::net::IpAddr = any;
     let socket = node.netns.run(|| UdpSocket::bind((any, 0))).expect("namespace").expect("socket");
-    thread::spawn(move || {
+    let number = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&number);
+    let outcome = thread::spawn(move || {
         socket.set_read_timeout(Some(LATE)).expect("timeout");
-        let (mut answered, mut lost, mut number) = (0, Vec::new(), 0_u64);
+        let (mut answered, mut lost) = (0, Vec::new());
         while !stop.load(Ordering::Relaxed) {
-            number += 1;
+            let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
             let mut bytes = [0; 8];
             let came = socket.send_to(&number.to_be_bytes(), to).and_then(|_| socket.recv(&mut bytes));
             match came {
@@ -56,7 +75,8 @@ fn ask(node: &Node, pod: &Pod, family: Family, stop: Arc<AtomicBool>) -> thread:
             }
         }
         (answered, lost)
-    })
+    });
+    Flow { number, outcome }
 }
 
 #[test]
@@ -69,18 +89,18 @@ fn chassis_3_router_address_moves_without_loss() {
     for number in 1..=MOVES {
         let ip = |text: String| text.parse().expect("an address");
         let next = vec![ip(format!("10.244.1.{}", 200 + number)), ip(format!("fd00:10:244:1::{number}:1"))];
-        // As the agent does: the old one stays beside the new one for a while, for answers on their way.
+        // As the agent does: the old one stays beside the new one for answers on their way.
         let old = std::mem::replace(&mut node.spec.router, next.clone());
         node.spec.router.extend(old);
         node.apply().expect("both");
-        thread::sleep(Duration::from_millis(20));
+        flows.iter().for_each(Flow::turn_over);
         node.spec.router = next;
         node.apply().expect("the new one");
     }
     assert_ne!(node.spec.router, first);
     stop.store(true, Ordering::Relaxed);
     for (family, flow) in Family::ALL.into_iter().zip(flows) {
-        let (answered, lost) = flow.join().expect("no panic");
+        let (answered, lost) = flow.outcome.join().expect("no panic");
         assert!(answered > 100, "{answered} answers over {family}");
         assert!(lost.is_empty(), "over {family}, beside {answered} answers: {lost:?}");
     }
