@@ -2,11 +2,13 @@
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
     api::{ApiResource, DynamicObject, ListParams},
@@ -48,7 +50,7 @@ pub(in crate::cluster) fn leak_nothing(context: &Context<'_>) -> Judged {
     let nodes = context.two_nodes();
     let stay = context.start_on(&nodes, "stay", 2)?;
     inside.settle()?;
-    let before: Vec<Before> = nodes.iter().map(|node| Before::of(inside, node)).collect::<Result<_, _>>()?;
+    let before: Vec<Before> = nodes.iter().map(|node| Before::of(context, inside, node)).collect::<Result<_, _>>()?;
     let begun = Instant::now();
     let (mut killed, made) = (Killed::default(), AtomicUsize::new(0));
     let total = context.scale.storm_kills;
@@ -174,11 +176,23 @@ struct Before {
 }
 
 impl Before {
-    fn of(inside: &dyn Inside, node: &NodeInfo) -> Result<Self, Stop> {
+    fn of(context: &Context<'_>, inside: &dyn Inside, node: &NodeInfo) -> Result<Self, Stop> {
         let site = inside.site(&node.name)?;
-        let held = leaks::settled(&site, PATIENCE).map_err(Stop::broken)?;
-        let look = || leaks::surroundings(&site).map_err(Stop::broken);
         let until = Instant::now() + PATIENCE;
+        // Pods of an earlier case are gone from the API sooner than from the node.
+        let held = loop {
+            let held = leaks::settled(&site, PATIENCE).map_err(Stop::broken)?;
+            let known = addresses_of_pods(context, &node.name)?;
+            if held.addresses == known {
+                break held;
+            }
+            if Instant::now() > until {
+                let told = format!("{} holds {:?}, and its pods are at {known:?}", node.name, held.addresses);
+                return Err(Stop::broken(told));
+            }
+            thread::sleep(LOOK);
+        };
+        let look = || leaks::surroundings(&site).map_err(Stop::broken);
         let mut surroundings = look()?;
         // A program that only looks after something, such as a probe, is not there a moment later.
         loop {
@@ -215,6 +229,18 @@ impl Before {
             thread::sleep(LOOK);
         }
     }
+}
+
+/// Those of all namespaces, as far as they have a network of their own.
+fn addresses_of_pods(context: &Context<'_>, node: &str) -> Result<BTreeSet<IpAddr>, Stop> {
+    let pods: Api<Pod> = Api::all(context.target.client().clone());
+    let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let list = patiently(|| context.target.runtime().block_on(pods.list(&on_node)));
+    let list = list.map_err(|error| Stop::target(&error))?;
+    let own =
+        list.items.into_iter().filter(|pod| pod.spec.as_ref().is_some_and(|spec| spec.host_network != Some(true)));
+    let addresses = own.filter_map(|pod| pod.status?.pod_ips).flatten();
+    Ok(addresses.filter_map(|address| address.ip.parse().ok()).collect())
 }
 
 fn apart(before: &BTreeSet<String>, now: &BTreeSet<String>) -> String {
