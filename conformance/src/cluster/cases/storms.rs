@@ -179,15 +179,16 @@ impl Before {
     fn of(context: &Context<'_>, inside: &dyn Inside, node: &NodeInfo) -> Result<Self, Stop> {
         let site = inside.site(&node.name)?;
         let until = Instant::now() + PATIENCE;
-        // Pods of an earlier case are gone from the API sooner than from the node.
+        // Pods of an earlier case are gone from the API sooner than from the node, and there their endpoints sooner than
+        // their devices.
         let held = loop {
             let held = leaks::settled(&site, PATIENCE).map_err(Stop::broken)?;
             let known = addresses_of_pods(context, &node.name)?;
-            if held.addresses == known {
+            if held.addresses == known && held.orphans.is_empty() {
                 break held;
             }
             if Instant::now() > until {
-                let told = format!("{} holds {:?}, and its pods are at {known:?}", node.name, held.addresses);
+                let told = format!("{} holds {held:?}, and its pods are at {known:?}", node.name);
                 return Err(Stop::broken(told));
             }
             thread::sleep(LOOK);
