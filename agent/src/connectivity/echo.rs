@@ -18,8 +18,10 @@ const V4: (u8, u8) = (8, 0);
 const V6: (u8, u8) = (128, 129);
 /// Type, code, checksum, identifier and sequence number.
 const HEADER: usize = 8;
-/// An answer that is longer is not one of ours.
+/// No IP packet is longer.
 const LONGEST: usize = 65_535;
+/// What of an answer is looked at: the longest IPv4 header and its own; the kernel drops what does not fit (raw(7)).
+const ANSWER_START: usize = 60 + HEADER;
 
 /// A socket to one peer.
 #[derive(Debug)]
@@ -87,7 +89,7 @@ impl Echo {
     }
 
     async fn answered(&self, sequence: u16) -> io::Result<()> {
-        let mut buffer = vec![0; LONGEST];
+        let mut buffer = [0; ANSWER_START];
         loop {
             let read = self.socket.recv(&mut buffer).await?;
             if is_answer(self.peer, buffer.get(..read).unwrap_or_default(), self.id, sequence) {
