@@ -22,11 +22,35 @@ pub(crate) const NAME: &str = "watch-devices";
 /// Wait before the kernel is asked again after the socket broke.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// What is announced from now on, and how everything is now.
+#[derive(Debug)]
+pub(crate) struct Devices {
+    watch: Watch,
+    known: Known,
+}
+
+/// Begins to watch. Before the first reconciliation, so that whatever changes after that one has looked is announced.
+pub(crate) async fn open() -> Result<Devices, NetlinkError> {
+    // In this order, so that nothing falls between what is read and what is announced.
+    let watch = Watch::new()?;
+    Ok(Devices { watch, known: Known::read().await? })
+}
+
 /// Watches until the agent stops.
-pub(crate) async fn run(wake: Arc<Notify>, controllers: Arc<Controllers>, stop: CancellationToken) {
+pub(crate) async fn run(
+    mut opened: Result<Devices, NetlinkError>,
+    wake: Arc<Notify>,
+    controllers: Arc<Controllers>,
+    stop: CancellationToken,
+) {
     loop {
+        let followed = async {
+            let devices = opened?;
+            controllers.note(NAME, Ok(()));
+            follow(devices, &wake).await
+        };
         let ended = tokio::select! {
-            ended = follow(&wake, &controllers) => ended,
+            ended = followed => ended,
             () = stop.cancelled() => return,
         };
         controllers
@@ -35,17 +59,15 @@ pub(crate) async fn run(wake: Arc<Notify>, controllers: Arc<Controllers>, stop: 
             () = tokio::time::sleep(RETRY) => {}
             () = stop.cancelled() => return,
         }
+        opened = open().await;
+        // What changed meanwhile is unknown.
+        wake.notify_one();
     }
 }
 
 /// Follows one socket until it breaks.
-async fn follow(wake: &Notify, controllers: &Controllers) -> Result<(), NetlinkError> {
-    // In this order, so that nothing falls between what is read and what is announced.
-    let mut watch = Watch::new()?;
-    let mut known = Known::read().await?;
-    controllers.note(NAME, Ok(()));
-    // What changed before is unknown.
-    wake.notify_one();
+async fn follow(devices: Devices, wake: &Notify) -> Result<(), NetlinkError> {
+    let Devices { mut watch, mut known } = devices;
     while let Some(told) = watch.next().await {
         if told == Announcement::Missed {
             known = Known::read().await?;
@@ -69,10 +91,10 @@ impl Known {
         let netlink = Netlink::new()?;
         let links = netlink.links().await?;
         let addresses = netlink.addresses().await?;
-        Ok(Self {
-            links: links.into_iter().filter(|link| !is_of_a_pod(link)).map(|link| (link.index, link)).collect(),
-            addresses: addresses.into_iter().collect(),
-        })
+        let links: BTreeMap<_, _> =
+            links.into_iter().filter(|link| !is_of_a_pod(link)).map(|link| (link.index, link)).collect();
+        let addresses = addresses.into_iter().filter(|(index, _)| links.contains_key(index)).collect();
+        Ok(Self { links, addresses })
     }
 
     /// Takes over what was told; whether it may concern the datapath.

@@ -183,6 +183,8 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     serve(&engine, &watches, &mut tasks, &stop).await?;
+    let devices = device_watch::open().await;
+    tasks.spawn(device_watch::run(devices, engine.wakes.datapath.clone(), engine.controllers.clone(), stop.clone()));
     start_loops(&engine, &watches, &client, asked.sources, &mut tasks, &stop);
 
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
@@ -305,7 +307,6 @@ fn start_loops(
     if engine.config.health.enabled {
         tasks.spawn(connectivity::run(engine.clone(), watches.clone(), stop.clone()));
     }
-    tasks.spawn(device_watch::run(engine.wakes.datapath.clone(), engine.controllers.clone(), stop.clone()));
 
     let node = Arc::new(publish::Node::new(engine.clone(), client.clone()));
     tasks.spawn(spec(publish::NODE, &engine.wakes.node, PUBLISH_PERIOD).run(move || {

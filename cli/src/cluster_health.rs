@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::status::go_duration;
 use kinesin_agent_api::types::{ClusterHealth, NodeHealth, PathHealth, PathKind, ProbeResult};
 
 /// The summary, every node that is not well, and what is wrong with it; all nodes and paths when `verbose`.
@@ -64,11 +65,6 @@ fn latency(result: Option<&ProbeResult>) -> String {
         Some(None) => "failed".to_owned(),
         Some(Some(time)) => format!("{}.{:03}ms", time / 1000, time % 1000),
     }
-}
-
-/// `1m5s`.
-fn go_duration(seconds: u64) -> String {
-    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
 }
 
 #[cfg(test)]

@@ -167,13 +167,16 @@ fn drops(text: &mut String, status: &StatusResponse) {
     }
 }
 
-/// A duration in Go's notation, `1m5s ago`.
 fn ago(seconds: Option<u64>) -> String {
+    seconds.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", go_duration(seconds)))
+}
+
+/// A duration in Go's notation, `1m5s`.
+pub(crate) fn go_duration(seconds: u64) -> String {
     match seconds {
-        None => "never".to_owned(),
-        Some(seconds) if seconds < 60 => format!("{seconds}s ago"),
-        Some(seconds) if seconds < 3600 => format!("{}m{}s ago", seconds / 60, seconds % 60),
-        Some(seconds) => format!("{}h{}m{}s ago", seconds / 3600, seconds / 60 % 60, seconds % 60),
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{}m{}s", seconds / 3600, seconds / 60 % 60, seconds % 60),
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use kinesin_packet::checksum::fold;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::UdpSocket, time::Instant};
 
@@ -112,19 +113,15 @@ fn request(peer: IpAddr, id: u16, sequence: u16, packet_bytes: u32) -> Vec<u8> {
     if peer.is_ipv4() {
         // ICMPv6's has a pseudo header, which the kernel knows; it writes that one itself (RFC 3542 section 3.1).
         let sum = checksum(&message);
-        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        message[2..4].copy_from_slice(&sum.to_ne_bytes());
     }
     message
 }
 
-/// RFC 1071.
+/// As it stands in memory. An odd byte at the end is the first of a word.
 fn checksum(message: &[u8]) -> u16 {
-    let words = message.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0)));
-    let mut sum: u64 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or(0)
+    let word = |pair: &[u8]| u64::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+    fold(message.chunks(2).map(word).sum())
 }
 
 /// A raw IPv4 socket hands over the IP header as well, an IPv6 one does not.
