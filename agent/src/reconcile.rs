@@ -228,6 +228,8 @@ impl Engine {
                 device_mtu_bytes: next.device_mtu_bytes,
                 route_mtu_bytes: next.route_mtu_bytes,
                 tunnel_ports: TUNNEL_PORTS.into_iter().chain(self.config.tunnel_port).collect(),
+                underlay: state.node.internal_ips.clone(),
+                tunnels: Vec::new(),
             },
             endpoints: state.specs(),
             paths: next.paths.clone(),

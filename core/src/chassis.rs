@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::{
     routing::Path,
-    values::{EndpointId, Families, Identity, Mac},
+    values::{Carrier, EndpointId, Families, Identity, Mac},
 };
 
 /// Attaches endpoints, delivers to them, answers their neighbour traffic and owns the host device.
@@ -98,12 +98,28 @@ pub struct NodeSpec {
     pub pod_cidrs: Vec<IpNet>,
     /// Devices that carry traffic to other nodes.
     pub uplinks: Vec<String>,
-    /// MTU of pod devices in bytes.
+    /// MTU of pod devices and of the underlay in bytes. What fits into a tunnel is less by the tunnel's headers, which the
+    /// chassis itself takes off.
     pub device_mtu_bytes: u32,
     /// MTU of pod routes in bytes.
     pub route_mtu_bytes: u32,
     /// UDP ports of every carrier, closed to pods on every node.
     pub tunnel_ports: Vec<u16>,
+    /// This node's addresses as the other nodes know it, at most one per family: sources of outer headers, and the only
+    /// addresses at which tunnels are accepted.
+    pub underlay: Vec<IpAddr>,
+    /// Encapsulations that the node accepts and may send: at most one per carrier, and never [`Carrier::Native`]. What
+    /// comes by any other is not taken apart.
+    pub tunnels: Vec<Tunnel>,
+}
+
+/// An encapsulation in UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tunnel {
+    /// The format.
+    pub carrier: Carrier,
+    /// UDP port that all nodes of the cluster use for it.
+    pub port: u16,
 }
 
 /// One endpoint.

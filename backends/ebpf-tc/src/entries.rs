@@ -206,6 +206,8 @@ mod tests {
             device_mtu_bytes: 1500,
             route_mtu_bytes: 1500,
             tunnel_ports: Vec::new(),
+            underlay: Vec::new(),
+            tunnels: Vec::new(),
         };
         let links = ["127.0.0.1/8", "192.168.10.1/24", "192.168.11.9/22", "10.0.0.1/31", "10.0.0.2/32", "fd00::1/64"];
         let table = host(&node, &links.map(|link| link.parse().expect("a network")));

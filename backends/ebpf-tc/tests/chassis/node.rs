@@ -120,6 +120,8 @@ impl Node {
             device_mtu_bytes: 1500,
             route_mtu_bytes: 1500,
             tunnel_ports: vec![8472, 6081],
+            underlay: Vec::new(),
+            tunnels: Vec::new(),
         };
         let chassis = build(&directory, ways, &BTreeMap::new());
         let (paths, endpoints, slots) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
