@@ -43,8 +43,20 @@ pub async fn connect(kubeconfig: Option<&Path>, api_server: Option<&str>) -> Res
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // Whoever asks retries with a backoff of its own and reports each failure.
     config.default_retry = false;
+    if is_without_tls(&config) {
+        // Otherwise the system's certificates are read, and a system without any is refused, for connections that are never
+        // made.
+        config.root_cert = Some(Vec::new());
+    }
     let url = config.cluster_url.to_string();
     Client::try_from(config).map_err(|error| ClusterError::Client { url, source: ApiFailure::from(error) })
+}
+
+/// Whether no connection will use TLS, and no certificate was named for one.
+fn is_without_tls(config: &Config) -> bool {
+    let is_https = |url: &Uri| url.scheme() == Some(&http::uri::Scheme::HTTPS);
+    let names_none = config.root_cert.is_none() && config.root_cert_file.is_none();
+    names_none && !is_https(&config.cluster_url) && !config.proxy_url.as_ref().is_some_and(is_https)
 }
 
 async fn read_kubeconfig(path: &Path) -> Result<Config, ClusterError> {
@@ -85,6 +97,38 @@ mod tests {
             let Err(error) = connect(Some(&path), None).await else { panic!("{text:?} was accepted") };
             assert!(matches!(error, ClusterError::Kubeconfig { .. }) && !error.retryable(), "{text}: {error}");
         }
+    }
+
+    /// Set in a run of this test within itself, to the URL that it connects to.
+    const INNER: &str = "KINESIN_TEST_URL_WITHOUT_CERTIFICATES";
+
+    #[tokio::test]
+    async fn plain_http_needs_no_certificates_of_the_system() {
+        if let Ok(url) = std::env::var(INNER) {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("kubeconfig");
+            let text = format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
+                 clusters: [{{name: a, cluster: {{server: \"{url}\"}}}}]\nusers: [{{name: a, user: {{}}}}]\n"
+            );
+            std::fs::write(&path, text).expect("a file");
+            connect(None, Some(&url)).await.expect("by the URL");
+            connect(Some(&path), None).await.expect("by a kubeconfig");
+            return;
+        }
+        // Another process, since the environment of this one is that of the other tests too.
+        let connects = |url: &str| {
+            let mut inner = std::process::Command::new(std::env::current_exe().expect("this program"));
+            inner.args(["--exact", "connect::tests::plain_http_needs_no_certificates_of_the_system"]).env(INNER, url);
+            // Where the system's certificates are looked for.
+            inner.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/nonexistent");
+            inner.output().expect("it runs")
+        };
+        let plain = connects("http://127.0.0.1:1");
+        assert!(plain.status.success(), "{}", String::from_utf8_lossy(&plain.stdout));
+        // The environment does take them away.
+        let tls = connects("https://127.0.0.1:1");
+        assert!(!tls.status.success() && String::from_utf8_lossy(&tls.stdout).contains("ertificate"), "{tls:?}");
     }
 
     #[tokio::test]
