@@ -42,14 +42,17 @@ impl Flow {
 }
 
 /// The node asks a pod by datagrams whose source the routes decide each time.
+///
+/// The pod answers until the asker has ended: one that stopped with it could leave the last question open.
 fn ask(node: &Node, pod: &Pod, family: Family, stop: Arc<AtomicBool>) -> Flow {
     let echo = pod.udp(family, 0);
     let to = echo.local_addr().expect("address");
-    let stopped = Arc::clone(&stop);
-    thread::spawn(move || {
+    let asker_ended = Arc::new(AtomicBool::new(false));
+    let has_ended = Arc::clone(&asker_ended);
+    let answers = thread::spawn(move || {
         echo.set_read_timeout(Some(LATE)).expect("timeout");
         let mut bytes = [0; 8];
-        while !stopped.load(Ordering::Relaxed) {
+        while !has_ended.load(Ordering::Relaxed) {
             match echo.recv_from(&mut bytes) {
                 Ok((length, from)) => drop(echo.send_to(&bytes[..length], from)),
                 Err(error) => assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}"),
@@ -74,6 +77,8 @@ fn ask(node: &Node, pod: &Pod, family: Family, stop: Arc<AtomicBool>) -> Flow {
                 Err(error) => lost.push(format!("{number}: {error}")),
             }
         }
+        asker_ended.store(true, Ordering::Relaxed);
+        answers.join().expect("the pod answers to the end");
         (answered, lost)
     });
     Flow { number, outcome }
