@@ -10,6 +10,8 @@ use crate::{datapath::Datapath, filters::Filters};
 const FROM_NETDEV: &str = "from_netdev";
 /// The program on `cilium_host`.
 const FROM_HOST: &str = "from_host";
+/// The program on `cilium_vxlan`.
+const FROM_OVERLAY: &str = "from_overlay";
 /// Programs on the host end of an endpoint, in the order in which they are attached: what comes out of a pod last.
 const ENDPOINT: [(&str, Direction); 2] = [("to_container", Direction::Egress), ("from_container", Direction::Ingress)];
 
@@ -20,12 +22,14 @@ pub(crate) struct NodeDevices {
     pub(crate) host: (String, u32),
     /// Uplinks: name and index.
     pub(crate) uplinks: Vec<(String, u32)>,
+    /// `cilium_vxlan`, where there is one: name and index.
+    pub(crate) overlay: Option<(String, u32)>,
 }
 
 impl NodeDevices {
     /// Their indices.
     pub(crate) fn indices(&self) -> impl Iterator<Item = u32> {
-        self.uplinks.iter().chain([&self.host]).map(|(_, index)| *index)
+        self.uplinks.iter().chain([&self.host]).chain(&self.overlay).map(|(_, index)| *index)
     }
 }
 
@@ -52,6 +56,10 @@ impl Datapath {
             direction,
         };
         let mut changes = self.attach(FROM_HOST, place(&devices.host, Direction::Egress), mode, filters)?;
+        // Before the uplinks: what they leave to the stack may reach this device.
+        if let Some(overlay) = &devices.overlay {
+            changes += self.attach(FROM_OVERLAY, place(overlay, Direction::Ingress), mode, filters)?;
+        }
         for uplink in &devices.uplinks {
             changes += self.attach(FROM_NETDEV, place(uplink, Direction::Ingress), mode, filters)?;
         }
@@ -146,7 +154,8 @@ fn remove_from_former_uplinks(kept: &BTreeSet<u32>, existing: &BTreeMap<u32, Str
 
 /// Takes the filters of every program of ours off a device, whoever attached them.
 pub(crate) fn detach_all_filters(device: &str, ifindex: u32) -> Result<(), LoaderError> {
-    let node = [(FROM_NETDEV, Direction::Ingress), (FROM_HOST, Direction::Egress)];
+    let ingress = Direction::Ingress;
+    let node = [(FROM_NETDEV, ingress), (FROM_OVERLAY, ingress), (FROM_HOST, Direction::Egress)];
     for (program, direction) in ENDPOINT.into_iter().chain(node) {
         link::detach_filters(&Attachment { device: device.to_owned(), ifindex, direction }, program)?;
     }

@@ -24,6 +24,7 @@ use crate::{
     error::{loader_error, netlink_error, sysctl_error},
     host_device,
     modes::Modes,
+    overlay_device,
     running::{Running, check_device, reconcile},
 };
 
@@ -73,7 +74,8 @@ impl Chassis for EbpfChassis {
             report.changes += changed.len();
         }
         let uplinks = self.uplinks(&netlink, &desired.node).await?;
-        let wanted = self.constants(&desired.node, &uplinks);
+        let overlay = overlay_device::ensure(&netlink, &desired.node, &mut report).await;
+        let wanted = self.constants(&desired.node, &host, &uplinks);
         let modes = self.modes(&mut report);
 
         let is_current = match &state.running {
@@ -99,9 +101,13 @@ impl Chassis for EbpfChassis {
         let devices = NodeDevices {
             host: (host.name.clone(), host.index),
             uplinks: uplinks.iter().map(|link| (link.name.clone(), link.index)).collect(),
+            overlay: overlay.as_ref().map(|link| (link.name.clone(), link.index)),
         };
         reconcile(running, &netlink, &devices, &desired.endpoints, &mut report).await?;
         report.changes += host_device::finish(&netlink, &host, &desired.node).await.map_err(netlink_error)?;
+        if let Some(overlay) = overlay {
+            report.changes += overlay_device::open(&netlink, &overlay, &mut report.degraded).await;
+        }
         // Only now: until its links are switched, the former generation's arrays may have no other holder.
         drop(former);
         report.attach_mode = running.datapath.modes.text().to_owned();
@@ -198,12 +204,10 @@ impl Chassis for EbpfChassis {
             Err(error) => left.push(error.to_string()),
         }
         let removed = match netlink {
-            Ok(netlink) => host_device::remove(&netlink).await,
-            Err(error) => Err(error),
+            Ok(netlink) => [host_device::remove(&netlink).await, overlay_device::remove(&netlink).await.map(drop)],
+            Err(error) => [Err(error), Ok(())],
         };
-        if let Err(error) = removed {
-            left.push(error.to_string());
-        }
+        left.extend(removed.into_iter().filter_map(Result::err).map(|error| error.to_string()));
         state.lock = None;
         if left.is_empty() { Ok(()) } else { Err(ChassisError::Retire { left }) }
     }
@@ -238,10 +242,12 @@ impl EbpfChassis {
         Ok(found)
     }
 
-    fn constants(&self, node: &NodeSpec, uplinks: &[Link]) -> Constants {
-        let (uplink, mtu) = uplinks.first().map_or((0, node.device_mtu_bytes), |link| (link.index, link.mtu));
+    fn constants(&self, node: &NodeSpec, host: &Link, uplinks: &[Link]) -> Constants {
+        // A smaller MTU than the device's is somebody's knowledge of what lies behind it.
+        let mtu_bytes = node.device_mtu_bytes;
+        let first = uplinks.first().map_or((0, mtu_bytes), |link| (link.index, link.mtu.min(mtu_bytes)));
         let slot_mask = self.settings.slots.keys().fold(0, |mask, stage| mask | stage.bit());
-        constants::of_node(node, uplink, mtu, slot_mask)
+        constants::of_node(node, host, first, slot_mask)
     }
 
     fn modes(&self, report: &mut ChassisReport) -> Modes {

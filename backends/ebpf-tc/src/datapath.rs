@@ -17,7 +17,7 @@ use kinesin_loader::{
 use crate::{OBJECT, constants, kernel, modes::Modes};
 
 /// Programs that attach to devices.
-pub(crate) const ENTRIES: [&str; 4] = ["from_container", "to_container", "from_netdev", "from_host"];
+pub(crate) const ENTRIES: [&str; 5] = ["from_container", "to_container", "from_netdev", "from_host", "from_overlay"];
 /// Programs that slot programs tail-call, by continuation.
 pub(crate) const CONTINUATIONS: [(u32, &str); 3] = [
     (Continuation::Next as u32, "cont_next"),

@@ -50,7 +50,7 @@ pub(crate) fn endpoint_key(ip: IpAddr) -> EndpointKey {
 }
 
 /// The first twelve bytes of an Ethernet header.
-fn ethernet(destination: Mac, source: Mac) -> [u32; 3] {
+pub(crate) fn ethernet(destination: Mac, source: Mac) -> [u32; 3] {
     let [a, b, c, d, e, f] = destination.0;
     let [g, h, i, j, k, l] = source.0;
     [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]), u32::from_ne_bytes([i, j, k, l])]

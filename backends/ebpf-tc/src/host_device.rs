@@ -11,7 +11,7 @@ pub(crate) const HOST: &str = "cilium_host";
 /// Its peer.
 pub(crate) const NET: &str = "cilium_net";
 
-/// `RTPROT_KERNEL`, as the reference shows its routes (6.8). Routes on `cilium_host` are told by their device.
+/// `RTPROT_KERNEL`, as the reference shows its routes (6.8).
 const PROTOCOL: u8 = 2;
 
 /// Makes and repairs both devices and adds router addresses; the answer is `cilium_host` and the number of changes.
@@ -120,7 +120,7 @@ async fn routes(netlink: &Netlink, host: &Link, node: &NodeSpec, changes: &mut u
             *changes += 1;
         }
     }
-    let ours = |found: &&Route| found.dev == host.index && found.table == kinesin_netlink::TABLE_MAIN;
+    let ours = |found: &&Route| found.dev == host.index && found.table == kinesin_netlink::TABLE_MAIN && is_ours(found);
     for old in actual.iter().filter(ours) {
         let kept = desired.iter().any(|route| route.dst == old.dst) || is_link_local(&old.dst) || is_own(old, node);
         if !kept {
@@ -129,6 +129,12 @@ async fn routes(netlink: &Netlink, host: &Link, node: &NodeSpec, changes: &mut u
         }
     }
     Ok(())
+}
+
+/// Whether a route on `cilium_host` is of the chassis' own making. A routing backend has routes to other nodes' pods there,
+/// with another protocol or with an MTU, which those to the node's own pods never have.
+fn is_ours(route: &Route) -> bool {
+    route.protocol == PROTOCOL && route.mtu.is_none()
 }
 
 /// The route that the kernel makes for an address of its own.

@@ -7,6 +7,7 @@ mod modes;
 mod constants;
 mod entries;
 mod host_device;
+mod overlay_device;
 
 mod attach;
 mod datapath;

@@ -1,7 +1,7 @@
 //! Whether this kernel's verifier takes the programs, one by one.
 //!
 //! Nothing is pinned or attached, and a refusal keeps no other program from being tried. The constants are those of a
-//! node with both families, so that no branch of theirs is cut off before the verifier sees it.
+//! node with both families and both tunnels over both, so that no branch of theirs is cut off before the verifier sees it.
 
 use std::path::Path;
 
@@ -53,6 +53,11 @@ fn load(program: &'static str) -> Result<Verified, LoaderError> {
         router4: u32::from_ne_bytes([198, 51, 100, 1]),
         router6: [u32::from_ne_bytes([0x20, 0x01, 0x0d, 0xb8]), 0, 0, 1_u32.to_be()],
         tunnel_ports: [8472_u16.to_be(), 6081_u16.to_be(), 0, 0],
+        vxlan_port: 8472_u16.to_be(),
+        geneve_port: 6081_u16.to_be(),
+        underlay4: u32::from_ne_bytes([198, 51, 100, 2]),
+        underlay6: [u32::from_ne_bytes([0x20, 0x01, 0x0d, 0xb8]), 0, 0, 2_u32.to_be()],
+        host_device: 1,
         ..Constants::default()
     };
     // Neither is used: no map is shared or belongs to a generation.

@@ -33,4 +33,16 @@ pub struct Constants {
     pub router6: [u32; 4],
     /// `KIN_TUNNEL_PORTS`: UDP ports closed to pods on nodes, network order; 0 is unused.
     pub tunnel_ports: [u16; MAX_TUNNEL_PORTS],
+    /// `KIN_VXLAN_PORT`: UDP port of VXLAN, network order; 0 when the node has no such tunnel.
+    pub vxlan_port: u16,
+    /// `KIN_GENEVE_PORT`: the same for Geneve.
+    pub geneve_port: u16,
+    /// `KIN_UNDERLAY4`: the node's address to other nodes, which tunnels end at. Network order; 0 when it has none.
+    pub underlay4: u32,
+    /// `KIN_UNDERLAY6`: the same for IPv6.
+    pub underlay6: [u32; 4],
+    /// `KIN_HOST_DEVICE`: index of `cilium_host`, by which the node's stack gets what came out of a tunnel.
+    pub host_device: u32,
+    /// `KIN_HOST_ETH`: the Ethernet header's first twelve bytes towards it.
+    pub host_eth: [u32; 3],
 }

@@ -54,6 +54,7 @@ pub fn c_header() -> String {
         ("TO_CONTAINER", Entry::ToContainer),
         ("FROM_NETDEV", Entry::FromNetdev),
         ("FROM_HOST", Entry::FromHost),
+        ("FROM_OVERLAY", Entry::FromOverlay),
     ] {
         define(&mut out, &format!("KINESIN_ENTRY_{name}"), number as u32);
     }

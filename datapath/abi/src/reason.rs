@@ -81,18 +81,29 @@ reasons! {
     MissedTailCall = 140, "Missed tail call";
     /// The packet could not be rewritten.
     WriteError = 141, "Error writing to packet";
+    /// A tunnel's header that is none: VXLAN with other flags than the one, Geneve of another version or for control, no
+    /// Ethernet frame inside.
+    InvalidTunnel = 147, "Error retrieving tunnel key";
+    /// A Geneve option that must be understood (RFC 8926 section 3.4) and is not.
+    GeneveOption = 149, "Invalid Geneve option";
     /// The address is no endpoint of this node and has no other place.
     Unroutable = 151, "Stale or unroutable IP";
     /// More or other extension headers than are followed.
     ExtensionHeader = 156, "Invalid IPv6 extension header";
+    /// A fragment of a packet in a tunnel: tunnels set DF, and parts cannot be taken out of their encapsulation.
+    Fragmented = 157, "IP fragmentation not supported";
     /// Nothing encapsulates for this carrier.
     NoTunnel = 160, "No tunnel/encapsulation endpoint (datapath BUG!)";
     /// The endpoint is not attached completely.
     NoConfiguration = 165, "No configuration available to perform policy decision";
     /// The way out has no device.
     FibFailed = 169, "FIB lookup failed";
-    /// UDP to a node's tunnel port.
+    /// UDP to a node's tunnel port, from a pod, out of a tunnel, or to an address that no tunnel ends at.
     TunnelForbidden = 170, "Encapsulation traffic is prohibited";
+    /// An identity that does not fit a tunnel's header, or that none may bring from outside: none at all, the node's own.
+    InvalidIdentity = 171, "Invalid identity";
+    /// A packet in a tunnel whose sender is no node of the cluster.
+    UnknownSender = 172, "Unknown sender";
     /// Neighbour discovery that no pod has a reason to send: advertisements of routers and neighbours, redirects.
     ForbiddenIcmp6 = 176, "Forbidden ICMPv6 message";
     /// A frame with a VLAN tag: it would reach a VLAN of the underlay that its sender has no part in.
@@ -103,6 +114,9 @@ reasons! {
     RateLimited = 198, "Rate limited";
     /// Multicast or broadcast, which is not carried.
     Multicast = 201, "Multicast handled";
+    /// Its tunnel packet was marked on the way as having met congestion, and it cannot carry the mark (RFC 6040 section
+    /// 4.2). The reference leaves that to the kernel's devices and has no number for it.
+    Congestion = 249, "Congestion mark on a packet that cannot carry it";
     /// A slot program asked for the drop without naming a reason.
     Slot = 250, "Dropped by a slot program";
 }

@@ -102,6 +102,8 @@ pub enum Entry {
     FromNetdev = 2,
     /// From the node's own stack to pods: tc egress of `cilium_host`.
     FromHost = 3,
+    /// Out of a tunnel: what `FromNetdev` has taken out of its encapsulation.
+    FromOverlay = 4,
 }
 
 impl Entry {
@@ -113,6 +115,7 @@ impl Entry {
             1 => Some(Self::ToContainer),
             2 => Some(Self::FromNetdev),
             3 => Some(Self::FromHost),
+            4 => Some(Self::FromOverlay),
             _ => None,
         }
     }

@@ -67,6 +67,17 @@ pub mod carrier {
     pub const VXLAN: u8 = 2;
     /// Geneve (RFC 8926).
     pub const GENEVE: u8 = 3;
+
+    /// Bytes that an IP packet grows by in a carrier over an underlay of `family`: IP, UDP and tunnel header, and an
+    /// Ethernet header inside. None where nothing encapsulates.
+    #[must_use]
+    pub const fn overhead(carrier: u8, family: u8) -> u32 {
+        match (carrier, family) {
+            (VXLAN | GENEVE, super::FAMILY_V4) => 20 + 8 + 8 + 14,
+            (VXLAN | GENEVE, _) => 40 + 8 + 8 + 14,
+            _ => 0,
+        }
+    }
 }
 
 /// Bits of [`EndpointValue::flags`] and [`DeviceValue::flags`].

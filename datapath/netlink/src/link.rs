@@ -4,7 +4,7 @@ mod change;
 mod make;
 
 use futures::TryStreamExt;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
 use crate::{Netlink, NetlinkError};
 
@@ -46,7 +46,12 @@ pub enum LinkKind {
     /// A bridge.
     Bridge,
     /// A VXLAN device.
-    Vxlan,
+    Vxlan {
+        /// Its UDP port; 0 when the kernel did not say.
+        port: u16,
+        /// Whether each packet brings its own destination and network (`external`).
+        external: bool,
+    },
     /// Anything else, by the kernel's word for it.
     Other(String),
 }
@@ -127,8 +132,11 @@ pub(crate) fn parse_link(message: &LinkMessage) -> Link {
             LinkAttribute::Controller(index) => link.master_index = Some(*index),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
-                    if let LinkInfo::Kind(kind) = info {
-                        link.kind = parse_kind(kind);
+                    match info {
+                        LinkInfo::Kind(kind) => link.kind = parse_kind(kind),
+                        // The kernel writes the kind before its data.
+                        LinkInfo::Data(InfoData::Vxlan(attributes)) => link.kind = parse_vxlan(attributes),
+                        _ => {}
                     }
                 }
             }
@@ -142,7 +150,19 @@ fn parse_kind(kind: &InfoKind) -> LinkKind {
     match kind {
         InfoKind::Veth => LinkKind::Veth,
         InfoKind::Bridge => LinkKind::Bridge,
-        InfoKind::Vxlan => LinkKind::Vxlan,
+        InfoKind::Vxlan => parse_vxlan(&[]),
         other => LinkKind::Other(other.to_string()),
     }
+}
+
+fn parse_vxlan(attributes: &[InfoVxlan]) -> LinkKind {
+    let (mut port, mut external) = (0, false);
+    for attribute in attributes {
+        match attribute {
+            InfoVxlan::Port(number) => port = *number,
+            InfoVxlan::CollectMetadata(is_on) => external = *is_on,
+            _ => {}
+        }
+    }
+    LinkKind::Vxlan { port, external }
 }

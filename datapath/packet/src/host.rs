@@ -4,10 +4,13 @@ use std::{cell::Cell, collections::BTreeMap, net::IpAddr, vec::Vec};
 
 use kinesin_abi::{
     Address, Constants, DeviceValue, EndpointKey, EndpointValue, Entry, FAMILY_V4, FAMILY_V6, IpcacheKey, IpcacheValue,
-    MAX_TUNNEL_PORTS,
+    MAX_TUNNEL_PORTS, carrier,
 };
 
-use crate::{Outcome, Packet, Tables, Verdict, answer, pipeline};
+use crate::{
+    ETH_LEN, Outcome, Packet, Tables, Verdict, answer, pipeline,
+    tunnel::{decap, encap},
+};
 
 /// A packet in memory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,6 +21,8 @@ pub struct Buffer {
     pub segment_size: usize,
     /// Ethernet address of the device that it is on; that of a test run's is zero.
     pub device_mac: [u8; 6],
+    /// See [`Packet::mark`].
+    pub mark: u32,
 }
 
 impl Buffer {
@@ -58,6 +63,26 @@ impl Packet for Buffer {
     fn grow_front(&mut self, length: usize) -> bool {
         self.bytes.splice(0..0, core::iter::repeat_n(0, length));
         true
+    }
+
+    fn encapsulate(&mut self, length: usize, _family: u8) -> bool {
+        if self.bytes.len() < ETH_LEN {
+            return false;
+        }
+        self.bytes.splice(ETH_LEN..ETH_LEN, core::iter::repeat_n(0, length));
+        true
+    }
+
+    fn decapsulate(&mut self, length: usize, _outer: u8, _inner: u8) -> bool {
+        if self.bytes.len() < ETH_LEN + length {
+            return false;
+        }
+        self.bytes.drain(ETH_LEN..ETH_LEN + length);
+        true
+    }
+
+    fn mark(&self) -> u32 {
+        self.mark
     }
 
     fn write_u8(&mut self, offset: usize, value: u8) -> bool {
@@ -142,6 +167,26 @@ impl Tables for HostTables {
     fn tunnel_ports(&self) -> [u16; MAX_TUNNEL_PORTS] {
         self.constants.tunnel_ports
     }
+
+    fn vxlan_port(&self) -> u16 {
+        self.constants.vxlan_port
+    }
+
+    fn geneve_port(&self) -> u16 {
+        self.constants.geneve_port
+    }
+
+    fn underlay4(&self) -> u32 {
+        self.constants.underlay4
+    }
+
+    fn underlay6(&self) -> [u32; 4] {
+        self.constants.underlay6
+    }
+
+    fn host_eth(&self) -> [u32; 3] {
+        self.constants.host_eth
+    }
 }
 
 /// How many leading bits two addresses share.
@@ -151,21 +196,43 @@ fn leading_equal(a: &Address, b: &Address) -> u32 {
     (number(a) ^ number(b)).leading_zeros()
 }
 
-/// Runs one entry of the pipeline as the kernel program does: decides, and writes the answer if there is one.
-pub fn run(entry: Entry, packet: &mut Buffer, tables: &HostTables, ifindex: u32) -> Verdict {
+/// Runs one entry of the pipeline as the kernel program does: decides, takes out of an encapsulation and decides again,
+/// writes the answer if there is one, and encapsulates. Beside the verdict it tells where the packet met it.
+pub fn run_to_end(entry: Entry, packet: &mut Buffer, tables: &HostTables, ifindex: u32) -> (Entry, Verdict) {
     let mut out = Outcome::new();
     match entry {
         Entry::FromContainer => pipeline::from_container(packet, tables, &mut out, ifindex, 0),
         Entry::ToContainer => pipeline::to_container(packet, tables, &mut out, ifindex, 0),
         Entry::FromNetdev => pipeline::from_netdev(packet, tables, &mut out, 0),
         Entry::FromHost => pipeline::from_host(packet, tables, &mut out, 0),
+        Entry::FromOverlay => pipeline::from_overlay(packet, tables, &mut out, 0),
     }
-    let verdict = out.verdict();
-    if let Verdict::Answer(what) = verdict {
-        let own_mac = tables.device(ifindex).map(|device| answer::host_mac(device.eth));
-        if let Err(reason) = answer::write(packet, tables, what, own_mac) {
-            return Verdict::Drop(reason);
+    match out.verdict() {
+        Verdict::Answer(what) => {
+            let own_mac = tables.device(ifindex).map(|device| answer::host_mac(device.eth));
+            match answer::write(packet, tables, what, own_mac) {
+                Ok(()) => (entry, out.verdict()),
+                Err(reason) => (entry, Verdict::Drop(reason)),
+            }
         }
+        Verdict::Carry(peer) if matches!(peer.carrier, carrier::VXLAN | carrier::GENEVE) => {
+            match encap::write(packet, tables, &peer, out.value) {
+                Ok(()) => (entry, out.verdict()),
+                Err(reason) => (entry, Verdict::Drop(reason)),
+            }
+        }
+        Verdict::Decapsulate(_) => {
+            if let Err(reason) = decap::strip(packet, &out) {
+                return (Entry::FromOverlay, Verdict::Drop(reason));
+            }
+            pipeline::from_overlay(packet, tables, &mut out, 0);
+            (Entry::FromOverlay, out.verdict())
+        }
+        verdict => (entry, verdict),
     }
-    verdict
+}
+
+/// The verdict of [`run_to_end`].
+pub fn run(entry: Entry, packet: &mut Buffer, tables: &HostTables, ifindex: u32) -> Verdict {
+    run_to_end(entry, packet, tables, ifindex).1
 }

@@ -19,6 +19,10 @@ pub mod ethertype {
     pub const IPV6: u16 = 0x86dd_u16.to_be();
     /// ARP.
     pub const ARP: u16 = 0x0806_u16.to_be();
+    /// A VLAN tag (IEEE 802.1Q).
+    pub const VLAN: u16 = 0x8100_u16.to_be();
+    /// A provider's VLAN tag (IEEE 802.1ad).
+    pub const PROVIDER_VLAN: u16 = 0x88a8_u16.to_be();
 }
 
 /// IP protocol numbers (IANA).
@@ -102,6 +106,12 @@ pub trait Ip {
 
     /// The router address of this family.
     fn router(tables: &impl Tables) -> Address;
+
+    /// The node's address to other nodes in this family; zero when it has none.
+    fn underlay(tables: &impl Tables) -> Address;
+
+    /// Whether the checksum of a header without options is right, where the family has one.
+    fn is_intact(packet: &impl Packet) -> bool;
 
     /// Whether an ICMP message of this type is an error, about which no error is sent.
     fn is_icmp_error(icmp_type: u8) -> bool;

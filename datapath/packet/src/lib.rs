@@ -5,7 +5,7 @@
 //! property tests and into simulations; IPv4 and IPv6 are one source, generic over [`Ip`](ip::Ip).
 //!
 //! Reading order: [`packet`] (access to bytes), [`tables`], [`ip`] (headers), [`pipeline`] (decisions), [`answer`]
-//! (packets that are sent back).
+//! (packets that are sent back), [`tunnel`] (packets inside packets).
 #![cfg_attr(not(feature = "host"), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
@@ -15,6 +15,7 @@ pub mod ip;
 pub mod packet;
 pub mod pipeline;
 pub mod tables;
+pub mod tunnel;
 pub mod verdict;
 
 #[cfg(feature = "host")]

@@ -4,18 +4,20 @@
 //! handed it back. What earlier stages found out is looked up again then; a slot costs that, an empty slot costs
 //! nothing, since the mask of filled slots is a load-time constant.
 //!
-//! The stages out of a pod are in `out_of_pod.rs`, those into one in `into_pod.rs`, what never leaves a pod's link in
-//! `link.rs`; here is what they share.
+//! The stages out of a pod are in `out_of_pod.rs`, those into one in `into_pod.rs`, what goes into a tunnel and what came
+//! out of one in `overlay.rs`, what never leaves a pod's link in `link.rs`; here is what they share.
 
 mod into_pod;
 mod link;
 mod out_of_pod;
+mod overlay;
 
 use kinesin_abi::{DeviceValue, DropReason, Stage, endpoint_flag, identity};
 
 pub use self::{
     into_pod::{from_host, from_netdev, to_container},
     out_of_pod::from_container,
+    overlay::from_overlay,
 };
 use crate::{
     ETH_LEN,
@@ -95,6 +97,19 @@ fn error<I: Ip>(
     error: Kind,
     reason: DropReason,
 ) -> Stop {
+    error_with::<I>(packet, tables, out, header, (error, tables.mtu()), reason)
+}
+
+/// The same with the number that the error tells: for [`Kind::TooBig`] the MTU of the way.
+#[inline(always)]
+fn error_with<I: Ip>(
+    packet: &impl Packet,
+    tables: &impl Tables,
+    out: &mut Outcome,
+    header: &Header,
+    (error, number): (Kind, u32),
+    reason: DropReason,
+) -> Stop {
     let nobody = header.src == [0; 4] || I::is_multicast(&header.src);
     if header.fragment == Fragment::Later || I::router(tables) == [0; 4] || nobody {
         return out.drop(reason);
@@ -105,7 +120,7 @@ fn error<I: Ip>(
             _ => return out.drop(reason),
         }
     }
-    if tables.take_error_token() { out.stop(error, tables.mtu()) } else { out.drop(DropReason::RateLimited) }
+    if tables.take_error_token() { out.stop(error, number) } else { out.drop(DropReason::RateLimited) }
 }
 
 /// Identity of a packet's source where no endpoint says it: from the prefix table, else outside the cluster.

@@ -10,6 +10,8 @@ mod link;
 pub mod node;
 pub mod packets;
 mod pods;
+mod tunnels_in;
+mod tunnels_out;
 
 use std::vec::Vec;
 
@@ -56,6 +58,11 @@ impl Row {
 
     fn measured(mut self) -> Self {
         self.measured = true;
+        self
+    }
+
+    fn marked(mut self, mark: u32) -> Self {
+        self.packet.mark = mark;
         self
     }
 
@@ -108,5 +115,11 @@ pub fn rows() -> Vec<Row> {
     rows.extend(link::groups());
     rows.extend(errors::errors());
     rows.extend(elsewhere::elsewhere());
+    rows.extend(tunnels_out::out_of_pods());
+    rows.extend(tunnels_out::out_of_the_stack());
+    rows.extend(tunnels_in::accepted());
+    rows.extend(tunnels_in::congestion());
+    rows.extend(tunnels_in::refused_outside());
+    rows.extend(tunnels_in::refused_inside());
     rows
 }

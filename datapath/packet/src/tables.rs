@@ -25,4 +25,14 @@ pub trait Tables {
     fn router6(&self) -> [u32; 4];
     /// See `Constants::tunnel_ports`.
     fn tunnel_ports(&self) -> [u16; MAX_TUNNEL_PORTS];
+    /// See `Constants::vxlan_port`.
+    fn vxlan_port(&self) -> u16;
+    /// See `Constants::geneve_port`.
+    fn geneve_port(&self) -> u16;
+    /// See `Constants::underlay4`.
+    fn underlay4(&self) -> u32;
+    /// See `Constants::underlay6`.
+    fn underlay6(&self) -> [u32; 4];
+    /// See `Constants::host_eth`.
+    fn host_eth(&self) -> [u32; 3];
 }

@@ -10,9 +10,9 @@ use kinesin_abi::{Address, DropReason, Mark, Stage};
 pub struct Outcome {
     /// Which verdict.
     pub kind: Kind,
-    /// Its number: mark, device index, stage, reason or MTU.
+    /// Its number: mark, device index, stage, reason, MTU, or for `Carry` a hash of the flow.
     pub value: u32,
-    /// For `Carry`.
+    /// For `Carry` the next node, for `Decapsulate` the last one.
     pub peer: Peer,
 }
 
@@ -26,8 +26,12 @@ pub enum Kind {
     ToStack,
     /// [`Verdict::Deliver`].
     Deliver,
+    /// [`Verdict::ToHost`].
+    ToHost,
     /// [`Verdict::Carry`].
     Carry,
+    /// [`Verdict::Decapsulate`].
+    Decapsulate,
     /// [`Answer::Arp`].
     Arp,
     /// [`Answer::Neighbour`].
@@ -82,7 +86,9 @@ impl Outcome {
             Kind::Pass => Verdict::Pass,
             Kind::ToStack => Verdict::ToStack(Mark(self.value)),
             Kind::Deliver => Verdict::Deliver { ifindex: self.value },
+            Kind::ToHost => Verdict::ToHost(Mark(self.value)),
             Kind::Carry => Verdict::Carry(self.peer),
+            Kind::Decapsulate => Verdict::Decapsulate(self.peer),
             Kind::Arp => Verdict::Answer(Answer::Arp),
             Kind::Neighbour => Verdict::Answer(Answer::Neighbour),
             Kind::TimeExceeded => Verdict::Answer(Answer::Icmp(IcmpError::TimeExceeded)),
@@ -115,8 +121,12 @@ pub enum Verdict {
         /// Index of the host end.
         ifindex: u32,
     },
-    /// To a peer over the network; the TTL is done.
+    /// Out of a tunnel into the node's own stack by way of `cilium_host`, with a mark; the Ethernet header is done.
+    ToHost(Mark),
+    /// To a peer over the network; the TTL is done, an encapsulation is not yet.
     Carry(Peer),
+    /// A tunnel's packet from this peer for this node: to be taken out of its encapsulation, and judged again.
+    Decapsulate(Peer),
     /// Turn it into an answer and send it back where it came from.
     Answer(Answer),
     /// The link's own signalling, which has been heard and goes nowhere. No drop: nobody misses it.
@@ -127,7 +137,7 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
-/// The next node of a packet.
+/// The node that a packet goes to or comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// Underlay address.

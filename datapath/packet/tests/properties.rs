@@ -22,7 +22,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), entry in 0..4_u8) {
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), entry in 0..5_u8) {
         let _ = run(entry, &mut Buffer::new(bytes), 1);
     }
 
@@ -32,7 +32,7 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
         cut in any::<prop::sample::Index>(),
         segment in prop_oneof![Just(0_usize), 1..2000_usize],
-        entry in 0..4_u8,
+        entry in 0..5_u8,
     ) {
         let rows = rows();
         let mut bytes = row.get(&rows).packet.bytes.clone();

@@ -2,17 +2,18 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{bpf_fib_lookup as FibLookup, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
+    bindings::{BPF_F_INGRESS, bpf_fib_lookup as FibLookup, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
     helpers::{bpf_fib_lookup, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
 };
-use kinesin_abi::{Direction, DropEvent, DropReason, Entry, FAMILY_V4, FORWARDED, SIGNALLING, metric_index};
+use kinesin_abi::{Direction, DropEvent, DropReason, Entry, FAMILY_V4, FORWARDED, SIGNALLING, carrier, metric_index};
 use kinesin_packet::{
     Answer, IcmpError, Kind, Outcome, Packet, Peer, Tables as _, answer,
     ip::{self, Ip, V4, V6, ethertype},
+    tunnel::{self, encap},
 };
 
 use crate::{
-    maps::{KIN_EVENTS, KIN_METRICS, KIN_SLOTS, KIN_UPLINK, KernelTables},
+    maps::{KIN_EVENTS, KIN_HOST_DEVICE, KIN_METRICS, KIN_SLOTS, KIN_UPLINK, KernelTables},
     packet::TcPacket,
     state,
 };
@@ -46,24 +47,37 @@ pub(crate) fn act(packet: &mut TcPacket, entry: Entry, out: &Outcome) -> i32 {
             NEXT
         }
         Kind::Deliver => deliver(packet, entry, out.value),
-        Kind::Carry => carry(packet, entry, &out.peer),
+        Kind::ToHost => to_host(packet, out.value),
+        Kind::Carry => {
+            let is_sent = matches!(entry, Entry::FromContainer | Entry::FromHost);
+            if is_sent
+                && tunnel::is_on(&KernelTables)
+                && out.peer.carrier != carrier::NATIVE
+                && let Err(reason) = encap::write(packet, &KernelTables, &out.peer, out.value)
+            {
+                return drop(packet, entry, reason as u32, out.peer.identity);
+            }
+            carry(packet, entry, &out.peer)
+        }
         Kind::Arp => reply(packet, entry, Answer::Arp),
         Kind::Neighbour => reply(packet, entry, Answer::Neighbour),
         Kind::TimeExceeded => reply(packet, entry, Answer::Icmp(IcmpError::TimeExceeded)),
         Kind::HostUnreachable => reply(packet, entry, Answer::Icmp(IcmpError::HostUnreachable)),
         Kind::TooBig => reply(packet, entry, Answer::Icmp(IcmpError::TooBig(out.value))),
         Kind::Slot => {
-            if state::save(packet, entry, out.value as u8) {
+            if state::save(packet, entry, out.value as u8, out.peer.identity) {
                 // SAFETY: nothing here needs to be dropped; the call returns only when the slot is empty.
                 unsafe { KIN_SLOTS.tail_call(&packet.ctx, out.value) };
             }
-            drop(packet, entry, DropReason::MissedTailCall as u32)
+            drop(packet, entry, DropReason::MissedTailCall as u32, out.peer.identity)
         }
         Kind::Absorb => {
             count(packet, SIGNALLING, direction_of(entry));
             SHOT
         }
-        Kind::Drop => drop(packet, entry, out.value),
+        // It is taken apart before anybody acts on it.
+        Kind::Decapsulate => drop(packet, entry, DropReason::NoTunnel as u32, out.peer.identity),
+        Kind::Drop => drop(packet, entry, out.value, out.peer.identity),
     }
 }
 
@@ -77,8 +91,18 @@ fn reply(packet: &mut TcPacket, entry: Entry, what: Answer) -> i32 {
             packet.address_to_receiver();
             send_back(entry, ifindex)
         }
-        Err(reason) => drop(packet, entry, reason as u32),
+        Err(reason) => drop(packet, entry, reason as u32, 0),
     }
+}
+
+/// Into the node's own stack, as if it had come in on `cilium_host`: that is where the way back leads, so the stack
+/// finds the source where it looks for it.
+#[inline(always)]
+fn to_host(packet: &mut TcPacket, mark: u32) -> i32 {
+    count(packet, FORWARDED, Direction::Ingress);
+    packet.ctx.set_mark(mark);
+    // SAFETY: the helper takes numbers only.
+    unsafe { bpf_redirect(KIN_HOST_DEVICE.load(), u64::from(BPF_F_INGRESS)) as i32 }
 }
 
 /// Into a pod: at an ingress hook straight to the other end of the pair, at the egress hook of `cilium_host` to the
@@ -89,7 +113,7 @@ fn deliver(packet: &TcPacket, entry: Entry, ifindex: u32) -> i32 {
         count(packet, FORWARDED, Direction::Egress);
     }
     let code = match entry {
-        Entry::FromContainer | Entry::FromNetdev => {
+        Entry::FromContainer | Entry::FromNetdev | Entry::FromOverlay => {
             count(packet, FORWARDED, Direction::Ingress);
             // SAFETY: the helper takes numbers only.
             unsafe { bpf_redirect_peer(ifindex, 0) }
@@ -118,11 +142,11 @@ fn send_back(entry: Entry, ifindex: u32) -> i32 {
 fn carry(packet: &TcPacket, entry: Entry, peer: &Peer) -> i32 {
     if peer.routed {
         let code = carry_by_route(packet);
-        return if code == NO_ROUTE { drop(packet, entry, DropReason::FibFailed as u32) } else { code };
+        return if code == NO_ROUTE { drop(packet, entry, DropReason::FibFailed as u32, peer.identity) } else { code };
     }
     let uplink = KIN_UPLINK.load();
     if uplink == 0 {
-        return drop(packet, entry, DropReason::FibFailed as u32);
+        return drop(packet, entry, DropReason::FibFailed as u32, peer.identity);
     }
     let mut next_hop = bpf_redir_neigh {
         nh_family: if peer.family == FAMILY_V4 { AF_INET } else { AF_INET6 },
@@ -181,13 +205,14 @@ fn redirect_to(packet: &TcPacket, ifindex: u32, next_hop: &mut bpf_redir_neigh) 
     code as i32
 }
 
-/// Counts and reports a drop. Not inlined: a program has many places that drop.
+/// Counts and reports a drop; `identity` is the source's where a tunnel or a stage said it, else 0. Not inlined: a
+/// program has many places that drop.
 #[inline(never)]
-pub(crate) fn drop(packet: &TcPacket, entry: Entry, reason: u32) -> i32 {
+pub(crate) fn drop(packet: &TcPacket, entry: Entry, reason: u32, identity: u32) -> i32 {
     // Lossless: reasons are bytes.
     let reason = reason as u8;
     count(packet, reason, direction_of(entry));
-    report(packet, entry, reason);
+    report(packet, entry, reason, identity);
     SHOT
 }
 
@@ -214,7 +239,7 @@ fn count(packet: &TcPacket, reason: u8, direction: Direction) {
 
 /// Sends an event; a full ring loses it, and the counter does not.
 #[inline(always)]
-fn report(packet: &TcPacket, entry: Entry, reason: u8) {
+fn report(packet: &TcPacket, entry: Entry, reason: u8, identity: u32) {
     let Some(mut slot) = KIN_EVENTS.reserve_untyped::<DropEvent>(0) else {
         return;
     };
@@ -231,9 +256,10 @@ fn report(packet: &TcPacket, entry: Entry, reason: u8) {
     event.ifindex = ifindex;
     event.endpoint = device.map_or(0, |found| found.id);
     event.length = packet.len() as u32;
-    if let (Entry::FromContainer, Some(found)) = (entry, device) {
-        event.source_identity = found.identity;
-    }
+    event.source_identity = match (entry, device) {
+        (Entry::FromContainer, Some(found)) => found.identity,
+        _ => identity,
+    };
     if let Some(view) = packet.view::<14>(0) {
         match view.u16::<12>() {
             ethertype::IPV4 => describe::<V4>(packet, event),

@@ -14,7 +14,7 @@ mod state;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use kinesin_abi::{DropReason, Entry, FIRST_DROP};
-use kinesin_packet::{Kind, Outcome, pipeline};
+use kinesin_packet::{Kind, Outcome, pipeline, tunnel::decap};
 
 use crate::{maps::KernelTables, packet::TcPacket};
 
@@ -42,15 +42,28 @@ pub fn from_host(ctx: TcContext) -> i32 {
     run(ctx, Entry::FromHost, 0)
 }
 
+/// tc ingress of `cilium_vxlan`: what the kernel took for a tunnel's packet although `from_netdev` did not, such as one
+/// from nobody that is known, or in fragments. The device is there for its port alone, so that the kernel
+/// merges segments before `from_netdev` sees them.
+#[classifier]
+pub fn from_overlay(ctx: TcContext) -> i32 {
+    act::drop(&TcPacket::new(ctx), Entry::FromOverlay, DropReason::UnknownSender as u32, 0)
+}
+
 /// Continuation `Next`: goes on with the stage after the slot's.
 #[classifier]
 pub fn cont_next(ctx: TcContext) -> i32 {
     match state::resume() {
-        Some((Entry::FromContainer, stage)) => run(ctx, Entry::FromContainer, stage),
-        Some((Entry::ToContainer, stage)) => run(ctx, Entry::ToContainer, stage),
-        Some((Entry::FromNetdev, stage)) => run(ctx, Entry::FromNetdev, stage),
-        Some((Entry::FromHost, stage)) => run(ctx, Entry::FromHost, stage),
-        None => act::drop(&TcPacket::new(ctx), Entry::FromNetdev, DropReason::MissedTailCall as u32),
+        Some((Entry::FromContainer, stage, _)) => run(ctx, Entry::FromContainer, stage),
+        Some((Entry::ToContainer, stage, _)) => run(ctx, Entry::ToContainer, stage),
+        Some((Entry::FromNetdev, stage, _)) => run(ctx, Entry::FromNetdev, stage),
+        Some((Entry::FromHost, stage, _)) => run(ctx, Entry::FromHost, stage),
+        Some((Entry::FromOverlay, stage, identity)) => {
+            let mut out = Outcome::new();
+            out.peer.identity = identity;
+            overlay(&mut TcPacket::new(ctx), &mut out, stage)
+        }
+        None => act::drop(&TcPacket::new(ctx), Entry::FromNetdev, DropReason::MissedTailCall as u32, 0),
     }
 }
 
@@ -59,12 +72,13 @@ pub fn cont_next(ctx: TcContext) -> i32 {
 pub fn cont_deliver(ctx: TcContext) -> i32 {
     let mut packet = TcPacket::new(ctx);
     match state::chosen() {
-        Some((entry, ifindex)) => {
+        Some((entry, ifindex, identity)) => {
             let mut out = Outcome::new();
+            out.peer.identity = identity;
             out.stop(Kind::Deliver, ifindex);
             act::act(&mut packet, entry, &out)
         }
-        None => act::drop(&packet, Entry::FromNetdev, DropReason::MissedTailCall as u32),
+        None => act::drop(&packet, Entry::FromNetdev, DropReason::MissedTailCall as u32, 0),
     }
 }
 
@@ -72,10 +86,10 @@ pub fn cont_deliver(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn cont_drop(ctx: TcContext) -> i32 {
     let packet = TcPacket::new(ctx);
-    let (entry, number) = state::reason().unwrap_or((Entry::FromNetdev, 0));
+    let (entry, number, identity) = state::reason().unwrap_or((Entry::FromNetdev, 0, 0));
     // A number that is none of a drop would hide it from whoever counts drops.
     let number = if number < FIRST_DROP { DropReason::Slot as u8 } else { number };
-    act::drop(&packet, entry, u32::from(number))
+    act::drop(&packet, entry, u32::from(number), identity)
 }
 
 /// Runs the pipeline of `entry` from stage `start` on.
@@ -89,8 +103,22 @@ fn run(ctx: TcContext, entry: Entry, start: u8) -> i32 {
         Entry::ToContainer => pipeline::to_container(&mut packet, &KernelTables, &mut out, ifindex, start),
         Entry::FromNetdev => pipeline::from_netdev(&mut packet, &KernelTables, &mut out, start),
         Entry::FromHost => pipeline::from_host(&mut packet, &KernelTables, &mut out, start),
+        Entry::FromOverlay => pipeline::from_overlay(&mut packet, &KernelTables, &mut out, start),
+    }
+    if entry == Entry::FromNetdev && out.kind == Kind::Decapsulate {
+        return match decap::strip(&mut packet, &out) {
+            Ok(()) => overlay(&mut packet, &mut out, 0),
+            Err(reason) => act::drop(&packet, Entry::FromOverlay, reason as u32, out.peer.identity),
+        };
     }
     act::act(&mut packet, entry, &out)
+}
+
+/// What was inside a tunnel's packet, from stage `start` on.
+#[inline(always)]
+fn overlay(packet: &mut TcPacket, out: &mut Outcome, start: u8) -> i32 {
+    pipeline::from_overlay(packet, &KernelTables, out, start);
+    act::act(packet, Entry::FromOverlay, out)
 }
 
 /// Some licences keep a program from using helpers; the kernel reads this section.

@@ -46,6 +46,18 @@ static KIN_ROUTER4: Global<u32> = Global::new(0);
 static KIN_ROUTER6: Global<[u32; 4]> = Global::new([0; 4]);
 #[unsafe(no_mangle)]
 static KIN_TUNNEL_PORTS: Global<[u16; MAX_TUNNEL_PORTS]> = Global::new([0; MAX_TUNNEL_PORTS]);
+#[unsafe(no_mangle)]
+static KIN_VXLAN_PORT: Global<u16> = Global::new(0);
+#[unsafe(no_mangle)]
+static KIN_GENEVE_PORT: Global<u16> = Global::new(0);
+#[unsafe(no_mangle)]
+static KIN_UNDERLAY4: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static KIN_UNDERLAY6: Global<[u32; 4]> = Global::new([0; 4]);
+#[unsafe(no_mangle)]
+pub(crate) static KIN_HOST_DEVICE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static KIN_HOST_ETH: Global<[u32; 3]> = Global::new([0; 3]);
 
 /// The maps and constants of this object file.
 pub(crate) struct KernelTables;
@@ -117,5 +129,30 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn tunnel_ports(&self) -> [u16; MAX_TUNNEL_PORTS] {
         KIN_TUNNEL_PORTS.load()
+    }
+
+    #[inline(always)]
+    fn vxlan_port(&self) -> u16 {
+        KIN_VXLAN_PORT.load()
+    }
+
+    #[inline(always)]
+    fn geneve_port(&self) -> u16 {
+        KIN_GENEVE_PORT.load()
+    }
+
+    #[inline(always)]
+    fn underlay4(&self) -> u32 {
+        KIN_UNDERLAY4.load()
+    }
+
+    #[inline(always)]
+    fn underlay6(&self) -> [u32; 4] {
+        KIN_UNDERLAY6.load()
+    }
+
+    #[inline(always)]
+    fn host_eth(&self) -> [u32; 3] {
+        KIN_HOST_ETH.load()
     }
 }

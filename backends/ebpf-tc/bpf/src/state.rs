@@ -19,9 +19,9 @@ fn state() -> Option<&'static mut PacketState> {
     KIN_STATE.get_ptr_mut(0).map(|state| unsafe { &mut *state })
 }
 
-/// Writes the state for the slot of `stage`; the answer tells whether it could.
+/// Writes the state for the slot of `stage`; `identity` is the source's as a tunnel brought it. The answer tells whether it could.
 #[inline(always)]
-pub(crate) fn save(packet: &TcPacket, entry: Entry, stage: u8) -> bool {
+pub(crate) fn save(packet: &TcPacket, entry: Entry, stage: u8, identity: u32) -> bool {
     let Some(view) = packet.view::<14>(0) else {
         return false;
     };
@@ -55,6 +55,7 @@ pub(crate) fn save(packet: &TcPacket, entry: Entry, stage: u8) -> bool {
             }
         }
         Entry::FromHost => state.source_identity = identity::HOST,
+        Entry::FromOverlay => state.source_identity = identity,
         Entry::ToContainer | Entry::FromNetdev => {}
     }
     true
@@ -79,23 +80,26 @@ fn fill(packet: &TcPacket, state: &mut PacketState, header: &Header) {
     state.rule_cookie = 0;
 }
 
-/// Where to go on: the entry and the stage after the slot's.
+/// Where to go on: the entry, the stage after the slot's, which is never the first, and the source's identity.
 #[inline(always)]
-pub(crate) fn resume() -> Option<(Entry, u8)> {
+pub(crate) fn resume() -> Option<(Entry, u8, u32)> {
     let state = state()?;
-    Some((Entry::from_number(state.entry)?, state.stage.wrapping_add(1)))
+    match state.stage.wrapping_add(1) {
+        0 => None,
+        next => Some((Entry::from_number(state.entry)?, next, state.source_identity)),
+    }
 }
 
-/// The device that the slot program chose.
+/// The entry, the device that the slot program chose, and the source's identity.
 #[inline(always)]
-pub(crate) fn chosen() -> Option<(Entry, u32)> {
+pub(crate) fn chosen() -> Option<(Entry, u32, u32)> {
     let state = state()?;
-    Some((Entry::from_number(state.entry)?, state.ifindex))
+    Some((Entry::from_number(state.entry)?, state.ifindex, state.source_identity))
 }
 
-/// The reason that the slot program named.
+/// The entry, the reason that the slot program named, and the source's identity.
 #[inline(always)]
-pub(crate) fn reason() -> Option<(Entry, u8)> {
+pub(crate) fn reason() -> Option<(Entry, u8, u32)> {
     let state = state()?;
-    Some((Entry::from_number(state.entry)?, state.reason))
+    Some((Entry::from_number(state.entry)?, state.reason, state.source_identity))
 }

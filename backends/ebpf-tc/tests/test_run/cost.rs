@@ -4,7 +4,7 @@
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use kinesin_packet::{
-    Verdict,
+    Verdict, host,
     ip::ethertype,
     samples::{self, Row, packets::checksum},
 };
@@ -30,16 +30,25 @@ pub(crate) fn nanoseconds(kernel: &mut Kernel) -> Vec<(&'static str, u128, Strin
     let mut costs = Vec::new();
     for row in samples::rows() {
         let forwarded = matches!(row.verdict, Verdict::Deliver { .. } | Verdict::Carry(_));
-        if row.measured || forwarded {
+        // The kernel runs the same buffer again and again, and what went into a tunnel or came out of one is another packet
+        // the second time.
+        if row.measured || (forwarded && !changes_length(&row)) {
             costs.push((name_of(row.entry), fastest(kernel, &row), row.name.to_string()));
         }
     }
     costs
 }
 
+fn changes_length(row: &Row) -> bool {
+    let tables = samples::node::tables();
+    let mut packet = row.packet.clone();
+    let _ = host::run(row.entry, &mut packet, &tables, samples::node::DEVICE);
+    packet.bytes.len() != row.packet.bytes.len()
+}
+
 fn fastest(kernel: &mut Kernel, row: &Row) -> u128 {
     let bytes = with_longest_life(&row.packet.bytes);
-    let context = context(row.packet.segment_size);
+    let context = context(row.packet.segment_size, row.packet.mark);
     let mut best = u128::MAX;
     for _ in 0..5 {
         let mut sum = 0;

@@ -39,7 +39,7 @@ impl Kernel {
     /// Runs a packet through one entry point.
     pub(crate) fn run(&mut self, entry: Entry, packet: &Buffer) -> Fate {
         let before = self.ended(entry);
-        let context = context(packet.segment_size);
+        let context = context(packet.segment_size, packet.mark);
         let (mut context_out, mut bytes) = (vec![0; context.len()], vec![0; packet.bytes.len() + 256]);
         let options = TestRunOptions {
             data_in: Some(&packet.bytes),
@@ -70,13 +70,16 @@ impl Kernel {
 pub(crate) fn on_host(tables: &HostTables, entry: Entry, packet: &Buffer) -> (Verdict, Fate) {
     let mut packet = packet.clone();
     let verdict = host::run(entry, &mut packet, tables, DEVICE);
-    let bytes = packet.bytes;
+    let bytes = std::mem::take(&mut packet.bytes);
     let fate = match verdict {
-        Verdict::Pass => Fate::Pass { mark: 0, bytes },
+        Verdict::Pass => Fate::Pass { mark: packet.mark, bytes },
         Verdict::ToStack(Mark(mark)) => Fate::Pass { mark, bytes },
-        Verdict::Deliver { .. } | Verdict::Carry(_) | Verdict::Answer(_) => Fate::Redirect { bytes },
+        Verdict::Deliver { .. } | Verdict::ToHost(_) | Verdict::Carry(_) | Verdict::Answer(_) => {
+            Fate::Redirect { bytes }
+        }
         Verdict::Absorb => Fate::End(SIGNALLING),
         Verdict::Drop(reason) => Fate::End(reason as u8),
+        Verdict::Decapsulate(_) => panic!("it was taken apart"),
         Verdict::Slot(stage) => panic!("no slot is filled, yet {stage:?} was asked for"),
     };
     (verdict, fate)

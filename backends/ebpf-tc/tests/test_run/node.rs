@@ -15,8 +15,16 @@ use kinesin_netlink::{Netlink, Route, Sysctl, VethSpec};
 use kinesin_packet::{host::HostTables, samples::node::DEVICE};
 use nix::sched::{CloneFlags, unshare};
 
-pub(crate) const PROGRAMS: [&str; 7] =
-    ["from_container", "to_container", "from_netdev", "from_host", "cont_next", "cont_deliver", "cont_drop"];
+pub(crate) const PROGRAMS: [&str; 8] = [
+    "from_container",
+    "to_container",
+    "from_netdev",
+    "from_host",
+    "from_overlay",
+    "cont_next",
+    "cont_deliver",
+    "cont_drop",
+];
 
 /// The compiled programs, loaded and with filled maps. Nothing is attached or pinned.
 pub(crate) struct Kernel {
@@ -36,6 +44,12 @@ impl Kernel {
             .override_global("KIN_ROUTER4", &constants.router4, true)
             .override_global("KIN_ROUTER6", &constants.router6, true)
             .override_global("KIN_TUNNEL_PORTS", &constants.tunnel_ports, true)
+            .override_global("KIN_VXLAN_PORT", &constants.vxlan_port, true)
+            .override_global("KIN_GENEVE_PORT", &constants.geneve_port, true)
+            .override_global("KIN_UNDERLAY4", &constants.underlay4, true)
+            .override_global("KIN_UNDERLAY6", &constants.underlay6, true)
+            .override_global("KIN_HOST_DEVICE", &constants.host_device, true)
+            .override_global("KIN_HOST_ETH", &constants.host_eth, true)
             .load(OBJECT)
             .expect("the object loads");
         for name in PROGRAMS {
@@ -106,14 +120,16 @@ pub(crate) fn name_of(entry: Entry) -> &'static str {
         Entry::ToContainer => "to_container",
         Entry::FromNetdev => "from_netdev",
         Entry::FromHost => "from_host",
+        Entry::FromOverlay => "from_overlay",
     }
 }
 
 /// `struct __sk_buff` of include/uapi/linux/bpf.h (6.18), with what a test run lets one set.
-pub(crate) fn context(segment_size: usize) -> Vec<u8> {
+pub(crate) fn context(segment_size: usize, mark: u32) -> Vec<u8> {
     let mut context = vec![0; 192];
     let mut set = |offset: usize, value: u32| context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
-    // ifindex, gso_segs, gso_size.
+    // mark, ifindex, gso_segs, gso_size.
+    set(8, mark);
     set(40, DEVICE);
     if segment_size != 0 {
         set(164, 2);

@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
 
 use crate::{NetNs, Netlink, NetlinkError};
 
@@ -62,6 +62,24 @@ impl Netlink {
             Err(error) if !error.is_existing() => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Makes a VXLAN device that leads nowhere of its own accord: each packet brings its destination and network with it
+    /// (`external`). It takes and sends UDP over IPv6 without checksum too.
+    ///
+    /// # Errors
+    /// `Refused` with `EEXIST` when the name is taken, `EOPNOTSUPP` when the kernel has no such devices.
+    pub async fn add_vxlan(&self, name: &str, port: u16) -> Result<(), NetlinkError> {
+        let message = LinkMessageBuilder::<LinkVxlan>::new(name)
+            .port(port)
+            .collect_metadata(true)
+            .learning(false)
+            .udp_zero_csum6_tx(true)
+            .udp_zero_csum6_rx(true)
+            .build();
+        let request = self.handle.link().add(message);
+        let action = || format!("make VXLAN device {name:?} on port {port}");
+        request.execute().await.map_err(|error| NetlinkError::from_request(action(), error))
     }
 
     /// Removes a device; one that is gone already is fine.

@@ -75,6 +75,20 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
+    fn underlay(tables: &impl Tables) -> Address {
+        [tables.underlay4(), 0, 0, 0]
+    }
+
+    #[inline(always)]
+    fn is_intact(packet: &impl Packet) -> bool {
+        let Some(view) = packet.view::<20>(ETH_LEN) else {
+            return false;
+        };
+        let sum = checksum::sum4([view.u32::<0>(), view.u32::<4>(), view.u32::<8>(), view.u32::<12>()]);
+        checksum::fold(sum + u64::from(view.u32::<16>())) == 0
+    }
+
+    #[inline(always)]
     fn is_icmp_error(icmp_type: u8) -> bool {
         // RFC 1122 section 3.2.2: everything but echo, timestamp and information requests and replies.
         !matches!(icmp_type, 0 | 8 | 13 | 14 | 15 | 16)

@@ -77,6 +77,17 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
+    fn underlay(tables: &impl Tables) -> Address {
+        tables.underlay6()
+    }
+
+    #[inline(always)]
+    fn is_intact(_packet: &impl Packet) -> bool {
+        // No header checksum (RFC 8200 section 3).
+        true
+    }
+
+    #[inline(always)]
     fn is_icmp_error(icmp_type: u8) -> bool {
         // RFC 4443 section 2.1: errors have the high bit clear. Redirects are not answered either (section 2.4 e.2).
         icmp_type < 128 || icmp_type == 137

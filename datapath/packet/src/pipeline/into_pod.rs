@@ -2,25 +2,23 @@
 
 use kinesin_abi::{DropReason, EndpointValue, Stage, endpoint_flag, ipcache_flag};
 
-use super::{Step, address, age, device_on, error, ethertype_of, link::to_group, slot};
+use super::{Step, address, age, device_on, error, ethertype_of, link::to_group, overlay::from_stack_to_node, slot};
 use crate::{
     ip::{Header, Ip, V4, V6, ethertype},
     packet::Packet,
     tables::Tables,
+    tunnel::{self, decap},
     verdict::{Kind, Outcome},
 };
 
-/// A packet in from the network.
+/// A packet in from the network. After [`Kind::Decapsulate`] it is to be stripped, and goes on at
+/// [`from_overlay`](super::from_overlay).
 #[inline(always)]
 pub fn from_netdev(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, start: u8) {
     // Either way the outcome is written.
     let _ = match ethertype_of(packet, out) {
-        Ok(ethertype::IPV4) if tables.features() & V4::FEATURE != 0 => {
-            in_from_network::<V4>(packet, tables, out, start)
-        }
-        Ok(ethertype::IPV6) if tables.features() & V6::FEATURE != 0 => {
-            in_from_network::<V6>(packet, tables, out, start)
-        }
+        Ok(ethertype::IPV4) => in_from_network::<V4>(packet, tables, out, start),
+        Ok(ethertype::IPV6) => in_from_network::<V6>(packet, tables, out, start),
         // ARP, LLDP and whatever else the node itself speaks.
         _ => Err(out.stop(Kind::Pass, 0)),
     };
@@ -28,6 +26,12 @@ pub fn from_netdev(packet: &mut impl Packet, tables: &impl Tables, out: &mut Out
 
 #[inline(always)]
 fn in_from_network<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, start: u8) -> Step {
+    // Pods may have the one family and the underlay the other.
+    let is_for_pods = tables.features() & I::FEATURE != 0;
+    let is_underlay = tunnel::is_on(tables) && I::underlay(tables) != [0; 4];
+    if !is_for_pods && !is_underlay {
+        return Err(out.stop(Kind::Pass, 0));
+    }
     // Frames for others come in where a switch floods or the device is promiscuous, and tagged ones belong to a VLAN's
     // device; the stack knows what to do with both.
     if packet.is_tagged() || !packet.is_addressed_to_us() {
@@ -37,6 +41,13 @@ fn in_from_network<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &
     let Ok(header) = I::parse(packet) else {
         return Err(out.stop(Kind::Pass, 0));
     };
+    // A slot program gets, and hands back, what was inside.
+    if is_underlay && start == 0 {
+        decap::outside::<I>(packet, tables, out, &header)?;
+    }
+    if !is_for_pods {
+        return Err(out.stop(Kind::Pass, 0));
+    }
     slot(tables, out, start, Stage::RevNat)?;
     slot(tables, out, start, Stage::HostFwIn)?;
     if let Some(endpoint) = tables.endpoint(&I::endpoint_key(&header.dst)) {
@@ -58,7 +69,7 @@ fn in_from_network<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &
     }
 }
 
-/// A packet of the node's own stack to a pod, on `cilium_host`. The stack has seen to TTL and MTU.
+/// A packet of the node's own stack to a pod of this node, or by tunnel of another, on `cilium_host`. The stack has seen to TTL and MTU.
 #[inline(always)]
 pub fn from_host(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, start: u8) {
     // Either way the outcome is written.
@@ -82,7 +93,7 @@ fn from_stack<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &mut O
     }
     slot(tables, out, start, Stage::HostFwOut)?;
     let Some(endpoint) = tables.endpoint(&I::endpoint_key(&header.dst)) else {
-        return Err(out.drop(DropReason::Unroutable));
+        return Err(from_stack_to_node::<I>(packet, tables, out, &header));
     };
     if endpoint.flags & endpoint_flag::READY == 0 || endpoint.flags & endpoint_flag::HOST != 0 {
         return Err(out.drop(DropReason::NoConfiguration));

@@ -1,11 +1,12 @@
 //! What comes out of a pod: may it, and where does it go.
 
-use kinesin_abi::{DeviceValue, DropReason, Mark, Stage, carrier, endpoint_flag, ipcache_flag};
+use kinesin_abi::{DeviceValue, DropReason, Mark, Stage, endpoint_flag, ipcache_flag};
 
 use super::{
-    Step, age, device_on, error, ethertype_of,
+    Step, age, device_on, error, error_with, ethertype_of,
     into_pod::into_pod,
     link::{arp, neighbour_discovery, to_group},
+    overlay::{carry, limit},
     slot,
 };
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     ip::{self, Fragment, Header, Ip, V4, V6, ethertype, protocol},
     packet::Packet,
     tables::Tables,
-    verdict::{Kind, Outcome, Peer},
+    verdict::{Kind, Outcome},
 };
 
 /// A packet out of a pod, on device `ifindex`; `start` is the first stage to run.
@@ -86,31 +87,28 @@ fn out_of_pod_ip<I: Ip>(
     if found.flags & ipcache_flag::LOCAL_CIDR != 0 {
         return Err(error::<I>(packet, tables, out, &header, Kind::HostUnreachable, DropReason::Unroutable));
     }
-    if found.carrier != carrier::NATIVE {
-        return Err(out.drop(DropReason::NoTunnel));
-    }
-    if wire_length(packet, &header) > tables.mtu() as usize {
+    let limit = limit(tables, out, found)?;
+    if wire_length(packet, &header) > limit as usize {
         if !header.dont_fragment {
             // The stack can fragment; we cannot.
             return Err(out.stop(Kind::ToStack, Mark::of_identity(device.identity).0));
         }
-        return Err(error::<I>(packet, tables, out, &header, Kind::TooBig, DropReason::FragmentationNeeded));
+        let too_big = (Kind::TooBig, limit);
+        return Err(error_with::<I>(packet, tables, out, &header, too_big, DropReason::FragmentationNeeded));
     }
     age::<I>(packet, tables, out, &header)?;
     slot(tables, out, start, Stage::Encrypt)?;
-    out.peer = Peer {
-        node: found.node,
-        family: found.node_family,
-        carrier: found.carrier,
-        identity: device.identity,
-        routed: found.flags & ipcache_flag::ROUTED != 0,
-    };
-    Err(out.stop(Kind::Carry, 0))
+    Err(carry(packet, tables, out, &header, (found, device.identity)))
 }
 
-/// UDP to a node's tunnel port would let a pod speak with any identity.
+/// UDP to a node's tunnel port would let its sender speak with any identity.
 #[inline(always)]
-fn keep_from_tunnels<I: Ip>(packet: &impl Packet, tables: &impl Tables, out: &mut Outcome, header: &Header) -> Step {
+pub(super) fn keep_from_tunnels<I: Ip>(
+    packet: &impl Packet,
+    tables: &impl Tables,
+    out: &mut Outcome,
+    header: &Header,
+) -> Step {
     if header.protocol != protocol::UDP || header.fragment == Fragment::Later {
         return Ok(());
     }
@@ -135,7 +133,7 @@ const BY_FRAGMENTS: usize = 0xffff;
 
 /// Length of the IP packets that go on the wire: of one segment where the kernel will segment.
 #[inline(always)]
-fn wire_length(packet: &impl Packet, header: &Header) -> usize {
+pub(super) fn wire_length(packet: &impl Packet, header: &Header) -> usize {
     let segment = packet.segment_size();
     if segment == 0 {
         return header.length;

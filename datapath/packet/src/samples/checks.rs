@@ -1,5 +1,7 @@
 //! Judges of bytes that went in and bytes that came out.
 
+use std::{net::IpAddr, vec::Vec};
+
 use super::{
     node::NEIGHBOUR_ETH,
     packets::{HOST_MAC, POD_MAC, checksum},
@@ -63,4 +65,61 @@ pub(super) fn error_v6(kind: u8, code: u8, input: &[u8], output: &[u8]) {
     let quoted = output.len() - 62;
     assert!(quoted >= 48);
     assert_eq!(output[62..], input[14..14 + quoted]);
+}
+
+/// Length of the headers in front of the inner Ethernet header.
+fn outer_len(frame: &[u8]) -> usize {
+    if frame[12..14] == [0x08, 0x00] { 14 + 20 + 16 } else { 14 + 40 + 16 }
+}
+
+/// Sender and receiver of a tunnel's packet, its port, the first word of its own header and its network.
+pub(super) struct Outer {
+    pub(super) ends: [&'static str; 2],
+    pub(super) port: u16,
+    pub(super) first: [u8; 4],
+    pub(super) vni: u32,
+}
+
+/// A frame with Ethernet addresses of the input's around the packet inside.
+pub(super) fn judge_outer(outer: &Outer, input: &[u8], output: &[u8]) -> Vec<u8> {
+    let [source, destination] = outer.ends.map(|text| text.parse::<IpAddr>().unwrap());
+    let start = outer_len(output);
+    let class = match input[12..14] {
+        [0x08, 0x00] => input[15],
+        _ => input[14] << 4 | input[15] >> 4,
+    };
+    let length = u16::try_from(output.len() - 14).unwrap();
+    let udp = &output[start - 16..start - 8];
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            assert_eq!(output[12..14], [0x08, 0x00]);
+            assert_eq!(output[14..16], [0x45, class]);
+            assert_eq!(output[16..18], length.to_be_bytes());
+            assert_eq!(output[18..24], [0, 0, 0x40, 0, 64, 17], "no identification, DF, TTL 64, UDP");
+            assert_eq!(checksum(&output[14..34]), 0);
+            assert_eq!((&output[26..30], &output[30..34]), (&source.octets()[..], &destination.octets()[..]));
+            assert_eq!(udp[4..6], (length - 20).to_be_bytes());
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            assert_eq!(output[12..14], [0x86, 0xdd]);
+            assert_eq!((output[14], output[15] & 0xf0), (0x60 | class >> 4, class << 4));
+            assert_eq!(output[18..20], (length - 40).to_be_bytes());
+            assert_eq!(output[20..22], [17, 64]);
+            assert_eq!((&output[22..38], &output[38..54]), (&source.octets()[..], &destination.octets()[..]));
+            assert_eq!(udp[4..6], (length - 40).to_be_bytes());
+        }
+        mixed => panic!("{mixed:?}"),
+    }
+    assert!(u16::from_be_bytes([udp[0], udp[1]]) >= 49152, "a dynamic port");
+    assert_eq!((&udp[2..4], &udp[6..8]), (&outer.port.to_be_bytes()[..], &[0, 0][..]), "port and no checksum");
+    assert_eq!(output[start - 8..start - 4], outer.first);
+    assert_eq!(output[start - 4..start], (outer.vni << 8).to_be_bytes());
+    assert_eq!(output[start] & 1, 0, "to one receiver");
+    assert_eq!(output[start + 12..start + 14], input[12..14]);
+    [&input[..12], &output[start + 12..]].concat()
+}
+
+/// The inner frame of a tunnel's packet without options.
+pub(super) fn inner(frame: &[u8]) -> &[u8] {
+    &frame[outer_len(frame)..]
 }

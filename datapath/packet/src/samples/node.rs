@@ -19,6 +19,9 @@ pub const MTU: u32 = 1400;
 /// The other pod's MAC and its device's.
 pub const NEIGHBOUR_ETH: [u8; 12] = [2, 0, 0, 0, 1, 11, 2, 0, 0, 0, 0, 11];
 
+/// Towards the node's own stack.
+pub const STACK_ETH: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 1];
+
 /// Identity of the pod on that device; wider than 16 bits, so that the mark shows both its parts.
 pub const POD_IDENTITY: u32 = 0x01_2345;
 
@@ -45,7 +48,16 @@ fn prefix(text: &str, node: &str, carrier: u8, flags: u16, identity: u32) -> ((u
     ((length.parse().unwrap(), IpcacheKey { family: [family, 0, 0, 0], addr }), value)
 }
 
-/// The content of every table.
+/// The same without tunnels.
+#[must_use]
+pub fn native_tables() -> HostTables {
+    let mut tables = tables();
+    let without = Constants { vxlan_port: 0, geneve_port: 0, underlay4: 0, underlay6: [0; 4], ..tables.constants };
+    tables.constants = without;
+    tables
+}
+
+/// The content of every table, on a node with both tunnels over both families.
 #[must_use]
 pub fn tables() -> HostTables {
     let macs: Vec<u8> = POD_MAC.into_iter().chain(HOST_MAC).collect();
@@ -61,6 +73,12 @@ pub fn tables() -> HostTables {
             router4: words("10.244.1.1")[0],
             router6: words("fd00:10:244:1::1"),
             tunnel_ports: [8472_u16.to_be(), 6081_u16.to_be(), 0, 0],
+            vxlan_port: 8472_u16.to_be(),
+            geneve_port: 6081_u16.to_be(),
+            underlay4: words("192.168.10.101")[0],
+            underlay6: words("fd00:192:168:10::101"),
+            host_device: DEVICE,
+            host_eth: eth(&STACK_ETH),
         },
         ..HostTables::default()
     };
@@ -91,9 +109,17 @@ pub fn tables() -> HostTables {
         prefix("10.244.2.0/24", "192.168.10.102", carrier::NATIVE, 0, identity::INIT),
         prefix("fd00:10:244:2::/64", "fd00:192:168:10::102", carrier::NATIVE, 0, identity::INIT),
         prefix("10.244.3.0/24", "192.168.10.103", carrier::VXLAN, 0, identity::INIT),
+        prefix("fd00:10:244:3::/64", "192.168.10.103", carrier::VXLAN, 0, identity::INIT),
+        prefix("10.244.5.0/24", "192.168.10.103", carrier::GENEVE, 0, identity::INIT),
+        prefix("fd00:10:244:5::/64", "192.168.10.103", carrier::GENEVE, 0, identity::INIT),
+        prefix("10.244.6.0/24", "fd00:192:168:10::103", carrier::VXLAN, 0, identity::INIT),
+        prefix("fd00:10:244:6::/64", "fd00:192:168:10::103", carrier::GENEVE, ipcache_flag::ROUTED, identity::INIT),
+        prefix("10.244.9.0/24", "192.168.10.103", 9, 0, identity::INIT),
         prefix("10.244.4.0/24", "192.168.20.104", carrier::NATIVE, ipcache_flag::ROUTED, identity::INIT),
         prefix("192.168.10.102/32", "192.168.10.102", carrier::NATIVE, peer, identity::REMOTE_NODE),
         prefix("fd00:192:168:10::102/128", "fd00:192:168:10::102", carrier::NATIVE, peer, identity::REMOTE_NODE),
+        prefix("192.168.10.103/32", "192.168.10.103", carrier::NATIVE, peer, identity::REMOTE_NODE),
+        prefix("fd00:192:168:10::103/128", "fd00:192:168:10::103", carrier::NATIVE, peer, identity::REMOTE_NODE),
     ]);
     tables
 }

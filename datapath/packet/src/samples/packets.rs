@@ -23,6 +23,8 @@ pub struct Draft {
     pub destination: IpAddr,
     /// TTL or hop limit.
     pub ttl: u8,
+    /// DSCP and ECN.
+    pub class: u8,
     /// IP protocol of the payload.
     pub protocol: u8,
     /// What follows the IP header.
@@ -43,6 +45,7 @@ pub fn draft(source: &str, destination: &str, protocol: u8, payload: Vec<u8>) ->
         source: source.parse().unwrap(),
         destination: destination.parse().unwrap(),
         ttl: 64,
+        class: 0,
         protocol,
         payload,
         fragment: 0,
@@ -56,6 +59,13 @@ impl Draft {
     #[must_use]
     pub fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// With this DSCP and ECN.
+    #[must_use]
+    pub fn class(mut self, class: u8) -> Self {
+        self.class = class;
         self
     }
 
@@ -98,7 +108,7 @@ impl Draft {
     fn ipv4(&self, out: &mut Vec<u8>, source: Ipv4Addr, destination: Ipv4Addr) {
         let header_len = 20 + self.options.len();
         let total = u16::try_from(header_len + self.payload.len()).unwrap();
-        let mut header = vec![0x40 | u8::try_from(header_len / 4).unwrap(), 0];
+        let mut header = vec![0x40 | u8::try_from(header_len / 4).unwrap(), self.class];
         header.extend(total.to_be_bytes());
         header.extend([0x12, 0x34]);
         header.extend(self.fragment.to_be_bytes());
@@ -115,7 +125,7 @@ impl Draft {
 
     fn ipv6(&self, out: &mut Vec<u8>, source: Ipv6Addr, destination: Ipv6Addr) {
         let length = u16::try_from(self.options.len() + self.payload.len()).unwrap();
-        out.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+        out.extend([0x86, 0xdd, 0x60 | self.class >> 4, self.class << 4, 0, 0]);
         out.extend(length.to_be_bytes());
         out.extend([self.first_next.unwrap_or(self.protocol), self.ttl]);
         out.extend(source.octets());
@@ -134,6 +144,34 @@ pub fn udp(source: u16, destination: u16, data: usize) -> Vec<u8> {
     out.extend(u16::try_from(8 + data).unwrap().to_be_bytes());
     out.extend([0, 0]);
     out.extend((0..data).map(|i| i as u8));
+    out
+}
+
+/// A UDP datagram without checksum around some bytes.
+#[must_use]
+pub fn udp_around(source: u16, destination: u16, data: &[u8]) -> Vec<u8> {
+    let mut out = udp(source, destination, data.len());
+    out.truncate(8);
+    out.extend(data);
+    out
+}
+
+/// A VXLAN header (RFC 7348 section 5) and the frame inside.
+#[must_use]
+pub fn vxlan(vni: u32, frame: &[u8]) -> Vec<u8> {
+    let mut out = vec![8, 0, 0, 0];
+    out.extend((vni << 8).to_be_bytes());
+    out.extend(frame);
+    out
+}
+
+/// A Geneve header (RFC 8926 section 3.4) with options, multiples of 4 bytes, and the frame inside.
+#[must_use]
+pub fn geneve(vni: u32, options: &[u8], frame: &[u8]) -> Vec<u8> {
+    let mut out = vec![u8::try_from(options.len() / 4).unwrap(), 0, 0x65, 0x58];
+    out.extend((vni << 8).to_be_bytes());
+    out.extend(options);
+    out.extend(frame);
     out
 }
 

@@ -43,7 +43,7 @@ pub(super) fn pod_to_pod() -> Vec<Row> {
             routed("192.168.20.104", FAMILY_V4),
         )
         .check(aged_v4),
-        dropped("carrier without program", draft(A4, "10.244.3.9", 6, tcp(0)).bytes(), DropReason::NoTunnel),
+        dropped("carrier without program", draft(A4, "10.244.9.9", 6, tcp(0)).bytes(), DropReason::NoTunnel),
         out("echo to the router", draft(A4, "10.244.1.1", 1, icmp(8, 56)).bytes(), stack).check(untouched).measured(),
         out("to the world", draft(A4, "1.1.1.1", 6, tcp(0)).bytes(), stack).check(untouched).measured(),
         out("to the world, IPv6", draft(A6, "2001:db8::1", 6, tcp(0)).bytes(), stack).check(untouched).measured(),
