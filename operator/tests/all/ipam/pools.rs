@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     common::{Cluster, eventually},
-    scene::write,
+    ipam::scene::write,
 };
 
 fn pools(cluster: &Cluster) -> Api<CiliumPodIPPool> {

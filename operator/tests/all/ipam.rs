@@ -1,8 +1,6 @@
 //! Blocks for nodes: operators against an API server in this process. Agents are played by hand.
 
 mod cluster_pool;
-#[path = "../common/mod.rs"]
-mod common;
 mod faults;
 mod pools;
 mod scene;

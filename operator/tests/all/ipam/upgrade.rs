@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     common::{self, Cluster, eventually},
-    scene::write,
+    ipam::scene::write,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

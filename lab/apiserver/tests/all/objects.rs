@@ -1,11 +1,8 @@
 //! Objects by way of a `kube` client: writes, patches, lists, watches, deletion.
 
-mod common;
-
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
-use common::{cluster, cluster_in, deployment, until};
 use futures::TryStreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
@@ -13,6 +10,8 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, W
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Error, ResourceExt};
 use serde_json::json;
+
+use crate::common::{cluster, cluster_in, deployment, until};
 
 fn config_map(name: &str, value: &str) -> ConfigMap {
     serde_json::from_value(json!({"metadata": {"name": name}, "data": {"k": value}})).expect("a config map")

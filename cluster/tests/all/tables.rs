@@ -1,7 +1,5 @@
 //! Tables against an API server that comes, goes and holds garbage.
 
-mod common;
-
 use k8s_openapi::{
     api::core::v1::{Node, Pod},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -16,7 +14,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use common::{Cluster, LIMIT, eventually};
+use crate::common::{Cluster, LIMIT, eventually};
 
 /// Waits for content that pleases, as a reader does: by the table's own wakes.
 async fn until<T>(table: &mut Table<T>, what: &str, pleases: impl Fn(&Snapshot<T>) -> bool) -> Snapshot<T> {

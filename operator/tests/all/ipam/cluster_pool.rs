@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     common::{self, Cluster, eventually},
-    scene::write,
+    ipam::scene::write,
 };
 
 const SEED: [(&str, &str); 3] = [

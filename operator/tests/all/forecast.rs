@@ -1,11 +1,7 @@
 //! What is foretold for a change of the mode, against what an operator then does.
 
-#[expect(dead_code, reason = "other tests use the rest of it")]
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Cluster, eventually};
 use k8s_openapi::api::core::v1::Node;
 use kinesin_cluster::{CiliumNode, CiliumPodIPPool};
 use kinesin_core::{
@@ -23,6 +19,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use crate::common::{Cluster, eventually};
+
 fn settings(keys: &[(&str, &str)]) -> IpamSettings {
     let flags = keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let config = Config::load(&Sources { flags, ..Sources::default() }).expect("accepted");
@@ -39,7 +37,7 @@ fn wish(mode: Mode, needs: &[(&str, &str, u64)]) -> Wish {
 
 impl Cluster {
     /// A Node with its pod CIDR and address, and its CiliumNode in the mode `kubernetes`.
-    async fn join(&self, name: &str, cidr: &str, address: &str) {
+    async fn join_with_cidr(&self, name: &str, cidr: &str, address: &str) {
         let node: Node = from(json!({"metadata": {"name": name}, "spec": {"podCIDRs": [cidr], "podCIDR": cidr}}));
         let nodes: Api<Node> = Api::all(self.client.clone());
         nodes.create(&PostParams::default(), &node).await.expect("a Node");
@@ -52,11 +50,6 @@ impl Cluster {
         }));
         let nodes: Api<CiliumNode> = Api::all(self.client.clone());
         nodes.create(&PostParams::default(), &node).await.expect("a CiliumNode");
-    }
-
-    async fn patch(&self, name: &str, patch: Value) {
-        let nodes: Api<CiliumNode> = Api::all(self.client.clone());
-        nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("patched");
     }
 
     async fn foretell(&self, settings: &IpamSettings, wish: &Wish) -> Forecast {
@@ -79,7 +72,7 @@ impl Cluster {
     async fn three_nodes(&self) {
         self.install().await;
         for (name, number) in NAMES.into_iter().zip(0..) {
-            self.join(name, &format!("10.244.{number}.0/24"), &format!("192.0.2.{number}")).await;
+            self.join_with_cidr(name, &format!("10.244.{number}.0/24"), &format!("192.0.2.{number}")).await;
         }
     }
 }

@@ -1,10 +1,9 @@
 //! Bad requests get a `Status` with the right code and a message that helps.
 
-mod common;
-
 use anyhow::Result;
-use common::cluster;
 use serde_json::json;
+
+use crate::common::cluster;
 
 #[tokio::test]
 async fn bad_requests_are_answered_with_a_status_that_names_the_fault() -> Result<()> {

@@ -1,7 +1,5 @@
 //! Writers and definitions against an API server.
 
-mod common;
-
 use std::net::IpAddr;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -17,7 +15,7 @@ use kube::{
 };
 use serde_json::json;
 
-use common::Cluster;
+use crate::common::Cluster;
 
 const W1: &str = "10.0.0.1";
 const W2: &str = "fd00::2";
@@ -51,6 +49,8 @@ fn node() -> NodePublication {
         router: vec![ip("10.244.0.1")],
         health: vec![ip("10.244.0.9"), ip("fd00:10::9")],
         ipam_mode: "cluster-pool".to_owned(),
+        carrier: "native".to_owned(),
+        accepts: "native,vxlan:8472".to_owned(),
         boot_id: "boot".to_owned(),
     }
 }

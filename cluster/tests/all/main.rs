@@ -1,0 +1,5 @@
+//! Tables and writers against an API server in this process. One program, since each test program links the whole of what it tests.
+
+mod common;
+mod tables;
+mod writers;
