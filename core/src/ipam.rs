@@ -30,15 +30,17 @@ use crate::{
 /// - IPAM-11: a new address comes from a block of the requested pool, or of the mode's default pool when none is
 ///   requested; a pool without blocks answers `UnknownPool`, `NotReady` or `PoolNotReady`, and nothing is leased.
 /// - IPAM-12: `demand` counts per pool and family every leased address as `in_use`, and as `waiting` every owner whose
-///   last `allocate` found no address there: once per owner, whatever attachments it tried with, until it gets one or
-///   [`WAITING_EXPIRES`] has passed. Asking changes nothing.
+///   last `allocate` found no address there: once per owner, whatever attachments it tried with, until it gets one, is
+///   forgotten, or [`WAITING_EXPIRES`] has passed. Asking changes nothing.
 /// - IPAM-13: no lease is of a block that `give_back` has answered, and none is given from it afterwards, although later
 ///   states name it still; it is answered again and again until a state does not name it.
 /// - IPAM-14: the blocks that `give_back` leaves to a pool and family can lease as many addresses as `demand` wants there,
 ///   or it has taken none of them: asking and giving back do not chase each other.
 /// - IPAM-15: a block that was given back, left the state and came again gives leases like any other.
+/// - IPAM-16: an owner that `forget_waiting` names waits no longer; leases, its own too, and whoever else waits stay as
+///   they are.
 ///
-/// A mode that takes whatever blocks it is given leaves the last four to the trait.
+/// A mode that takes whatever blocks it is given leaves the last five to the trait.
 #[async_trait]
 pub trait Ipam: fmt::Debug + Send + Sync + 'static {
     /// Takes over the blocks that this node may lease from.
@@ -73,6 +75,9 @@ pub trait Ipam: fmt::Debug + Send + Sync + 'static {
     fn demand(&self) -> Demand {
         Demand::default()
     }
+
+    /// Ends the wait of an owner that is gone: what it lacked, nobody needs any more.
+    fn forget_waiting(&self, _owner: &Owner) {}
 
     /// Gives up blocks that the node does not need; the answer is every block of the applied state that it has given up.
     ///
@@ -111,7 +116,8 @@ pub struct Block {
     pub cidr: IpNet,
 }
 
-/// How long an owner that found no address counts as waiting: a Pod that still wants one is tried again far sooner.
+/// How long an owner that found no address counts as waiting if nobody says that it is gone: a Pod that still wants one is
+/// tried again far sooner.
 pub const WAITING_EXPIRES: Duration = Duration::from_secs(300);
 
 /// What a node needs of the pools.

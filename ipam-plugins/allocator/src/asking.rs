@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use kinesin_core::{
-    ipam::{AllocateRequest, Block, Demand, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease},
+    ipam::{AllocateRequest, Block, Demand, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease, Owner},
     values::Family,
 };
 
@@ -113,6 +113,10 @@ impl<R: Rules> Ipam for Asking<R> {
 
     fn snapshot(&self) -> IpamSnapshot {
         self.growing().snapshot()
+    }
+
+    fn forget_waiting(&self, owner: &Owner) {
+        self.growing().forget_waiting(owner);
     }
 
     fn demand(&self) -> Demand {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use kinesin_core::{
-    ipam::{AllocateRequest, Block, Demand, IpamDesired, IpamError, IpamSnapshot, Lease, PoolDemand},
+    ipam::{AllocateRequest, Block, Demand, IpamDesired, IpamError, IpamSnapshot, Lease, Owner, PoolDemand},
     values::Family,
 };
 
@@ -92,6 +92,11 @@ impl Growing {
             }
         }
         outcome
+    }
+
+    /// Ends the wait of an owner that is gone.
+    pub fn forget_waiting(&mut self, owner: &Owner) {
+        self.waiting.forget(owner);
     }
 
     /// See [`Allocator::restore`].

@@ -24,7 +24,7 @@ impl Waiting {
         self.pools.entry((pool.to_owned(), family)).or_default().insert(owner.clone(), now);
     }
 
-    /// Forgets an owner: it has what it asked for, or asks anew.
+    /// Forgets an owner: it has what it asked for, asks anew, or is gone.
     pub(crate) fn forget(&mut self, owner: &Owner) {
         self.retain(|who, _| who != owner);
     }

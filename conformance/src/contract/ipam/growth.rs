@@ -1,4 +1,4 @@
-//! The stories of a node that asks for blocks and gives blocks back: IPAM-12 to IPAM-15.
+//! The stories of a node that asks for blocks and gives blocks back: IPAM-12 to IPAM-16.
 //!
 //! A mode whose blocks nobody gives out must do neither, and is judged by that. How long somebody waits before the demand
 //! forgets him is not judged: it takes five minutes of a clock that a case cannot turn.
@@ -179,6 +179,49 @@ pub(super) fn ipam_15(harness: &Harness) -> Judged {
     let unused = node.snapshot().blocks.into_iter().find(|used| given.contains(&used.block) && used.leased == 0);
     ensure!(unused.is_none(), "full are all but what was given back, left and came again: {unused:?}");
     history::judge(harness, "IPAM-15")
+}
+
+pub(super) fn ipam_16(harness: &Harness) -> Judged {
+    let node = harness.node()?;
+    node.take(&node.state(&SMALL))?;
+    node.lease("holder")?;
+    for family in node.families.iter() {
+        // The last one who asked found nothing, and waits still.
+        node.fill(family)?;
+    }
+    let waits = |who: &str| -> Judged {
+        let answer = node.allocate(who, node.families)?;
+        ensure!(answer.is_err(), "{answer:?} came from full blocks");
+        Ok(())
+    };
+    waits("gone")?;
+    waits("stays")?;
+    let told = |family: Family| node.demand().of(DEFAULT_POOL, family).map_or((0, 0), |it| (it.in_use, it.waiting));
+    let all = || -> Vec<(u64, u64)> { node.families.iter().map(told).collect() };
+    let (before, held) = (all(), node.snapshot());
+    let unchanged = |what: &str| -> Judged {
+        ensure!(node.snapshot() == held, "{what} was forgotten, and {held:?} became {:?}", node.snapshot());
+        Ok(())
+    };
+    // Forgotten twice, since several may say it.
+    for _ in 0..2 {
+        node.forget_waiting("gone");
+        unchanged("who waits")?;
+        // A mode that asks for nothing counts nobody, before and after.
+        let expected: Vec<_> = before.iter().map(|(used, waiting)| (*used, waiting.saturating_sub(1))).collect();
+        let found = all();
+        ensure!(found == expected, "one of {before:?} was forgotten: {expected:?} was expected, told are {found:?}");
+    }
+    let expected = all();
+    for who in ["holder", "nobody"] {
+        node.forget_waiting(who);
+        unchanged(who)?;
+        ensure!(all() == expected, "{who:?} did not wait and was forgotten: {expected:?} became {:?}", all());
+    }
+    waits("gone")?;
+    let again = all();
+    ensure!(again == before, "who was forgotten asked again: {before:?} was expected, told are {again:?}");
+    history::judge(harness, "IPAM-16")
 }
 
 /// What the node gives back of `state`, judged as `id`; nothing if the mode keeps what it has, or if the answer breaks

@@ -166,6 +166,11 @@ impl Node<'_> {
         self.ipam.demand()
     }
 
+    /// Says that the owner of these leases is gone.
+    pub(super) fn forget_waiting(&self, who: &str) {
+        self.ipam.forget_waiting(&request(who, self.families).owner);
+    }
+
     pub(super) fn give_back(&self) -> Result<Vec<Block>, Stop> {
         let given = self.waiter.wait("give_back", self.ipam.give_back())?;
         given.map_err(|error| Stop::broken(format!("give_back failed: {error}")))

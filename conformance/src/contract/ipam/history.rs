@@ -64,6 +64,10 @@ enum Step {
         from: u8,
         who: u8,
     },
+    /// An owner is gone.
+    Forget {
+        who: u8,
+    },
     /// The control plane takes what the node does not need.
     GiveBack,
     Retire,
@@ -121,6 +125,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => pool.prop_map(|pool| Step::Exhaust { pool }),
         1 => Just(Step::Restart),
         1 => (0..WHO, 0..WHO).prop_map(|(from, who)| Step::Steal { from, who }),
+        2 => (0..WHO).prop_map(|who| Step::Forget { who }),
         2 => Just(Step::GiveBack),
         1 => Just(Step::Retire),
     ];
@@ -149,6 +154,7 @@ fn play(harness: &Harness, steps: &[Step]) -> Result<(), End> {
             Step::Exhaust { pool } => exhaust(&node, &mut model, *pool)?,
             Step::Restart => restart(&mut node, &mut model)?,
             Step::Steal { from, who } => steal(&node, &model, &name(*from), &name(*who))?,
+            Step::Forget { who } => forget(&node, &mut model, &name(*who))?,
             Step::GiveBack => give_back(&node, &mut model)?,
             Step::Retire => retire(&node, &mut model)?,
         }
@@ -248,6 +254,15 @@ fn restart(node: &mut Node<'_>, model: &mut Model) -> Result<(), End> {
     }
     model.owed.restarted(&node.snapshot());
     model.holds("IPAM-6", &node.snapshot())?;
+    Ok(())
+}
+
+fn forget(node: &Node<'_>, model: &mut Model, who: &str) -> Result<(), End> {
+    node.forget_waiting(who);
+    model.owed.forgot(who);
+    // The counts were right a moment ago.
+    model.owed.counted(node, &model.leases).map_err(|Breach { text, .. }| Breach { id: "IPAM-16", text })?;
+    model.holds("IPAM-16", &node.snapshot())?;
     Ok(())
 }
 

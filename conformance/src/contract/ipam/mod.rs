@@ -36,4 +36,5 @@ pub const BEHAVIOURS: &[Behaviour<Harness>] = &[
     Behaviour { id: "IPAM-13", title: "blocks that were given back give no lease", judge: growth::ipam_13 },
     Behaviour { id: "IPAM-14", title: "what is left after giving back is what is wanted", judge: growth::ipam_14 },
     Behaviour { id: "IPAM-15", title: "a block that comes again gives leases again", judge: growth::ipam_15 },
+    Behaviour { id: "IPAM-16", title: "who is forgotten waits no longer, and nobody else", judge: growth::ipam_16 },
 ];

@@ -53,6 +53,11 @@ impl Owed {
         self.waiting.insert(who.to_owned(), none_left.map(|family| (pool.to_owned(), family)).collect());
     }
 
+    /// An owner is gone.
+    pub(super) fn forgot(&mut self, who: &str) {
+        self.waiting.remove(who);
+    }
+
     /// The agent was started again: nobody has tried yet, and whether given-back blocks are remembered is the backend's.
     pub(super) fn restarted(&mut self, snapshot: &IpamSnapshot) {
         let remembered = |block: &Block| snapshot.blocks.iter().any(|used| used.block == *block && used.draining);

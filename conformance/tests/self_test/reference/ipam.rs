@@ -59,6 +59,19 @@ impl Reference {
         self.state().given_back.extend(blocks);
     }
 
+    /// Forgets whoever waits.
+    pub(crate) fn forget_everybody(&self) {
+        self.state().waiting.clear();
+    }
+
+    /// Forgets an owner and everything that it has.
+    pub(crate) fn forget_leases(&self, owner: &Owner) {
+        let mut state = self.state();
+        state.waiting.remove(owner);
+        state.leases.retain(|_, lease| lease.owner != *owner);
+        state.drop_unused();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,6 +153,10 @@ impl Ipam for Reference {
         let places: BTreeSet<_> = used.chain(state.waiting.values().flatten().cloned()).collect();
         let pools = places.into_iter().map(|(pool, family)| state.need(pool, family)).collect();
         Demand { pools, bounded: None }
+    }
+
+    fn forget_waiting(&self, owner: &Owner) {
+        self.state().waiting.remove(owner);
     }
 
     async fn give_back(&self) -> Result<Vec<Block>, IpamError> {

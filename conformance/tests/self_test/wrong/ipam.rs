@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use kinesin_core::{
     capability::Capability,
-    ipam::{AllocateRequest, Block, Demand, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease},
+    ipam::{AllocateRequest, Block, Demand, Ipam, IpamDesired, IpamError, IpamSnapshot, Lease, Owner},
     registry::{BuildContext, BuildError},
 };
 
@@ -25,10 +25,10 @@ use crate::reference::ipam::Reference;
 /// At least one per behaviour.
 pub(crate) const FAULTS: &[Fault] = &[
     fault("neighbours_range_too", "IPAM-1", &["IPAM-7", "IPAM-8", "IPAM-13"]),
-    fault("two_allocators", "IPAM-2", &["IPAM-6", "IPAM-7", "IPAM-8", "IPAM-12", "IPAM-13"]),
+    fault("two_allocators", "IPAM-2", &["IPAM-6", "IPAM-7", "IPAM-8", "IPAM-12", "IPAM-13", "IPAM-16"]),
     fault("next_address_each_time", "IPAM-3", &["IPAM-4", "IPAM-5", "IPAM-6", "IPAM-7", "IPAM-8"]),
     fault("one_more_family_moves_both", "IPAM-3", &["IPAM-4", "IPAM-5", "IPAM-7"]),
-    fault("half_a_lease", "IPAM-4", &["IPAM-7", "IPAM-12"]),
+    fault("half_a_lease", "IPAM-4", &["IPAM-7", "IPAM-12", "IPAM-16"]),
     fault("released_address_leaks", "IPAM-5", &["IPAM-7", "IPAM-8", "IPAM-10"]),
     fault("latest_claim_wins", "IPAM-6", &[]),
     fault("restored_without_a_mark", "IPAM-6", &[]),
@@ -45,12 +45,15 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("nobody_waits", "IPAM-12", &[]),
     fault("each_sandbox_waits", "IPAM-12", &[]),
     fault("leases_of_old_blocks_are_not_counted", "IPAM-12", &[]),
-    fault("asking_ends_the_wait", "IPAM-12", &[]),
+    fault("asking_ends_the_wait", "IPAM-12", &["IPAM-16"]),
     fault("given_back_blocks_give_leases", "IPAM-13", &[]),
     fault("blocks_with_leases_are_given_back", "IPAM-13", &[]),
     fault("given_back_is_told_once", "IPAM-13", &[]),
     fault("asks_for_what_it_gave_back", "IPAM-14", &[]),
     fault("given_back_for_good", "IPAM-15", &[]),
+    fault("the_forgotten_wait_on", "IPAM-16", &[]),
+    fault("all_are_forgotten", "IPAM-16", &[]),
+    fault("leases_of_the_forgotten_end", "IPAM-16", &[]),
 ];
 
 /// The reference with a fault.
@@ -209,6 +212,16 @@ impl Ipam for Wrong {
             _ => {}
         }
         demand
+    }
+
+    fn forget_waiting(&self, owner: &Owner) {
+        lock(&self.tries).remove(&owner.to_string());
+        match self.fault {
+            "the_forgotten_wait_on" => {}
+            "all_are_forgotten" => self.inner.forget_everybody(),
+            "leases_of_the_forgotten_end" => self.inner.forget_leases(owner),
+            _ => self.inner.forget_waiting(owner),
+        }
     }
 
     async fn give_back(&self) -> Result<Vec<Block>, IpamError> {
