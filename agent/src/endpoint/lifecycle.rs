@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kinesin_agent_api::types::{EndpointBatchDeleteRequest, EndpointChangeRequest, EndpointGcRequest, EndpointState};
 use kinesin_core::{
     chassis::ChassisError,
-    ipam::{Block, IpamDesired, Lease, Owner},
+    ipam::{Block, IpamDesired, IpamError, Lease, Owner},
     values::EndpointId,
 };
 use tokio::time::{Instant, timeout_at};
@@ -303,8 +303,17 @@ impl Engine {
                     once.push(block);
                 }
             }
-            if let Err(error) = mode.ipam.apply(&IpamDesired { blocks: once, ..IpamDesired::default() }).await {
-                tracing::warn!(mode = name, %error, "the blocks of the earlier run cannot be used");
+            let mut desired = IpamDesired { blocks: once, ..IpamDesired::default() };
+            // One that is refused must not cost the leases that are from the others.
+            while let Err(error) = mode.ipam.apply(&desired).await {
+                tracing::warn!(mode = name, %error, "a block of the earlier run cannot be used");
+                let before = desired.blocks.len();
+                if let IpamError::InvalidBlock { cidr, .. } = error {
+                    desired.blocks.retain(|block| block.cidr.trunc() != cidr.trunc());
+                }
+                if desired.blocks.len() == before {
+                    break;
+                }
             }
         }
     }

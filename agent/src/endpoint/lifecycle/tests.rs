@@ -316,6 +316,27 @@ async fn two_saved_endpoints_with_one_address_are_not_both_attached() {
 }
 
 #[tokio::test]
+async fn a_saved_block_that_is_refused_costs_no_lease_of_another() {
+    let directory = tempfile::tempdir().expect("directory");
+    let first = start(directory.path()).await;
+    // The second and third name a block around the first one's that is larger than any node's.
+    for (id, ip, block) in
+        [(1, "10.9.0.2", "10.9.0.0/29"), (2, "10.9.0.3", "10.0.0.0/7"), (3, "11.0.0.5", "10.0.0.0/7")]
+    {
+        let mut record = record(id, ip);
+        record.lease.addresses[0].block.cidr = block.parse().expect("a network");
+        first.engine.store.save_endpoint(&record).expect("saved");
+    }
+    drop(first);
+    let second = start(directory.path()).await;
+    let state = second.engine.state().await;
+    let leased = [1, 2, 3].map(|id| state.endpoints[&EndpointId(id)].leased);
+    assert_eq!(leased, [true, true, false], "the address of the second lies in a block that is there");
+    let message = &state.endpoints[&EndpointId(3)].message;
+    assert!(message.contains("11.0.0.5 is in none of this node's blocks"), "{message}");
+}
+
+#[tokio::test]
 async fn garbage_collection_keeps_what_the_runtime_knows() {
     let directory = tempfile::tempdir().expect("directory");
     let node = start(directory.path()).await;
