@@ -12,6 +12,7 @@ pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod publish;
 pub(crate) mod sockets;
+pub(crate) mod waiters;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 

@@ -99,7 +99,11 @@ impl Watches {
     /// Whether each watch is kept up to date.
     pub(crate) fn health(&self) -> Vec<WatchHealth> {
         let mut all = vec![self.own_node.health(), self.nodes.health(), self.own_cilium_node.health()];
-        all.extend(self.pods.iter().flat_map(|tables| [tables.pods.health(), tables.namespaces.health()]));
+        all.extend(
+            self.pods
+                .iter()
+                .flat_map(|tables| [tables.pods.health(), tables.namespaces.health(), tables.pools.health()]),
+        );
         all
     }
 
@@ -160,6 +164,7 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
         Arc::new(PodTables {
             pods: kinesin_cluster::watch_local_pods(client.clone(), &node_name),
             namespaces: kinesin_cluster::watch_namespaces(client.clone()),
+            pools: kinesin_cluster::watch_pod_ip_pools(client.clone()),
         })
     });
     let facts: Arc<dyn PodFacts> = pods.clone().map_or_else(|| Arc::new(NoPools) as _, |tables| tables as _);
@@ -304,6 +309,9 @@ fn start_loops(
     forward(watches.own_node.clone(), &engine.wakes.datapath, tasks, stop);
     forward(watches.nodes.clone(), &engine.wakes.datapath, tasks, stop);
     forward(watches.own_cilium_node.clone(), &engine.wakes.datapath, tasks, stop);
+    if let Some(tables) = &watches.pods {
+        forward(tables.pools.clone(), &engine.wakes.datapath, tasks, stop);
+    }
     if engine.config.health.enabled {
         tasks.spawn(connectivity::run(engine.clone(), watches.clone(), stop.clone()));
     }
@@ -394,6 +402,7 @@ async fn take_tables(engine: &Engine, watches: &Watches) {
         state.node.uid.clone_from(&node.uid);
         state.node.labels.clone_from(&node.labels);
     }
+    state.said.pools = watches.pods.as_ref().and_then(|tables| tables.existing_pools());
     ipam::publish::take(engine, &mut state);
     // What is known now is enough to tell the cluster of this node, and the operator may have to hear of it first.
     engine.wakes.node.notify_one();

@@ -5,6 +5,7 @@ mod local_pods;
 mod namespaces;
 mod own_cilium_node;
 mod own_node;
+mod pod_ip_pools;
 
 use std::net::IpAddr;
 
@@ -18,6 +19,7 @@ pub use namespaces::{ClusterNamespace, watch_namespaces};
 pub(crate) use own_cilium_node::read_own;
 pub use own_cilium_node::{IPAM_MODE, OwnCiliumNode, PoolNeed, watch_own_cilium_node};
 pub use own_node::{OwnNode, watch_own_node};
+pub use pod_ip_pools::{PodIPPool, watch_pod_ip_pools};
 
 /// One part of an untyped object as its type; an absent part is the type's default.
 fn part<T: DeserializeOwned + Default>(object: &DynamicObject, name: &str) -> Result<T, String> {

@@ -18,6 +18,7 @@ use super::{Record, Running, attachment, check, owner, selector::Selector};
 use crate::{
     engine::{Engine, EngineError, State},
     ipam::{
+        exhaustion,
         lease::BLOCK_WITHIN,
         pool::{self, PoolChoice},
     },
@@ -39,18 +40,26 @@ impl Engine {
     pub(crate) async fn create(&self, request: EndpointChangeRequest) -> Result<(Running, Created), EngineError> {
         check(&request)?;
         let pools = self.pools_of(&request).await?;
+        let (owner, waiters) = (owner(&request), &self.exhaustion.waiters);
         let deadline = Instant::now() + BLOCK_WITHIN;
         let mut space = self.space.subscribe();
         loop {
             space.mark_unchanged();
             let refusal = match self.try_create(&request, &pools).await {
                 Err(EngineError::Ipam(refusal)) => refusal,
-                other => return other,
+                Ok(created) => {
+                    waiters.served(&owner);
+                    return Ok(created);
+                }
+                Err(error) => return Err(error),
             };
             let is_coming = self.is_on_its_way(&refusal, &*self.state().await);
             // The sender lives as long as the engine.
             let is_late = Instant::now() >= deadline;
             if !is_coming || is_late || timeout_at(deadline, space.changed()).await.is_err() {
+                if exhaustion::subject(&refusal).is_some() {
+                    waiters.note(&owner, &attachment(&request), Instant::now());
+                }
                 return Err(self.no_address(refusal, &*self.state().await));
             }
         }
@@ -152,12 +161,18 @@ impl Engine {
 
     /// Removes one endpoint; the answer tells whether there was one.
     pub(crate) async fn delete(&self, selector: &Selector) -> Result<bool, EngineError> {
+        match selector {
+            Selector::Container(id) => self.note_deleted(|of, _| of == id),
+            Selector::Attachment(id) => self.note_deleted(|of, interface| *id == format!("{of}:{interface}")),
+            _ => {}
+        }
         self.delete_matching(|record| selector.matches(record)).await.map(|count| count > 0)
     }
 
     /// Removes the endpoints of a container; the answer is how many there were.
     pub(crate) async fn delete_batch(&self, request: &EndpointBatchDeleteRequest) -> Result<usize, EngineError> {
         let interface = &request.container_interface_name;
+        self.note_deleted(|id, of| id == request.container_id && (interface.is_empty() || of == interface));
         self.delete_matching(|record| {
             record.request.container_id == request.container_id
                 && (interface.is_empty() || record.request.container_interface_name == *interface)
@@ -172,7 +187,14 @@ impl Engine {
             .iter()
             .map(|attachment| format!("{}:{}", attachment.container_id, attachment.ifname))
             .collect();
+        self.note_deleted(|id, interface| !valid.contains(&format!("{id}:{interface}")));
         self.delete_matching(|record| !valid.contains(&record.attachment())).await
+    }
+
+    /// Sandboxes that found no address may be among those that are deleted; told by container and interface.
+    fn note_deleted(&self, is_deleted: impl Fn(&str, &str) -> bool) {
+        let is_deleted = |attachment: &str| attachment.split_once(':').is_some_and(|(id, of)| is_deleted(id, of));
+        self.exhaustion.waiters.deleted(is_deleted, Instant::now());
     }
 
     /// Removes every matching endpoint; goes on after a failure and tells the first one.

@@ -1,5 +1,7 @@
 //! Which blocks the preferred mode may lease from: what the API objects of the node say.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 use kinesin_cluster::OwnCiliumNode;
 use kinesin_core::{
@@ -19,6 +21,26 @@ pub(crate) struct Said {
     pub(crate) node_cidrs: Option<Vec<IpNet>>,
     /// The CiliumNode; absent until the API server has told whether there is one.
     pub(crate) own: Option<OwnCiliumNode>,
+    /// The CiliumPodIPPools that there are; absent while they are not known, and in modes without pools.
+    pub(crate) pools: Option<BTreeSet<String>>,
+}
+
+impl Said {
+    /// Whether a pool does not exist; one that is not known to does, as far as its blocks are concerned.
+    pub(crate) fn is_missing(&self, pool: &str) -> bool {
+        self.pools.as_ref().is_some_and(|pools| !pools.contains(pool))
+    }
+
+    /// Blocks that the node has of pools that were deleted.
+    pub(crate) fn of_deleted_pools(&self) -> impl Iterator<Item = Block> {
+        let listed = self.own.iter().flat_map(|own| &own.allocated);
+        listed.filter(|(pool, _)| self.is_missing(pool)).map(|(pool, cidr)| Block { pool: pool.clone(), cidr: *cidr })
+    }
+
+    /// Whether the node has blocks of this pool, which was deleted.
+    pub(crate) fn is_deleted(&self, pool: &str) -> bool {
+        self.of_deleted_pools().any(|block| block.pool == pool)
+    }
 }
 
 /// The blocks of a mode with this source; absent while it is not known what they are.
@@ -49,7 +71,9 @@ pub(crate) fn given(source: BlockSource, said: &Said, put: &[IpNet], families: F
         }
         BlockSource::GivenPools => {
             let listed = said.own.as_ref()?.allocated.iter();
-            Some(listed.filter(|(_, cidr)| usable(cidr)).map(|(pool, cidr)| block(pool, *cidr)).collect())
+            // Of a pool that was deleted, leases live on and nothing new is given.
+            let listed = listed.filter(|(pool, cidr)| usable(cidr) && !said.is_missing(pool));
+            Some(listed.map(|(pool, cidr)| block(pool, *cidr)).collect())
         }
     }
 }
@@ -81,7 +105,7 @@ mod tests {
             allocated: vec![("vac".to_owned(), net("10.100.0.0/29")), ("vac".to_owned(), net("fd01::/120"))],
             ..OwnCiliumNode::default()
         };
-        let said = Said { node_cidrs: Some(vec![net("10.244.0.0/24")]), own: Some(own) };
+        let said = Said { node_cidrs: Some(vec![net("10.244.0.0/24")]), own: Some(own), pools: None };
         let put = [net("10.9.0.0/24")];
         let of = |source| cidrs(source, &said, &put).expect("known");
         assert_eq!(of(BlockSource::NodePodCidrs), ["default 10.244.0.0/24"]);
@@ -97,9 +121,26 @@ mod tests {
     }
 
     #[test]
+    fn blocks_of_a_deleted_pool_are_not_given_any_more() {
+        let pair = |pool: &str, cidr: &str| (pool.to_owned(), net(cidr));
+        let allocated = vec![pair("vac", "10.100.0.0/29"), pair("default", "10.0.0.0/29")];
+        let own = OwnCiliumNode { allocated, ..OwnCiliumNode::default() };
+        let mut said = Said { own: Some(own), ..Said::default() };
+        let given = |said: &Said| cidrs(BlockSource::GivenPools, said, &[]).expect("known");
+        assert_eq!(given(&said), ["vac 10.100.0.0/29", "default 10.0.0.0/29"], "the pools are not known yet");
+        assert!(!said.is_deleted("vac"));
+        said.pools = Some(BTreeSet::from(["default".to_owned()]));
+        assert_eq!(given(&said), ["default 10.0.0.0/29"]);
+        assert!(said.is_deleted("vac") && !said.is_deleted("default") && !said.is_deleted("never-there"));
+        said.pools = Some(BTreeSet::from(["default".to_owned(), "vac".to_owned()]));
+        assert_eq!(given(&said).len(), 2, "it was made again");
+    }
+
+    #[test]
     fn not_known_is_told_apart_from_none() {
         let unknown = Said::default();
-        let empty = Said { node_cidrs: Some(Vec::new()), own: Some(OwnCiliumNode::default()) };
+        let empty =
+            Said { node_cidrs: Some(Vec::new()), own: Some(OwnCiliumNode::default()), pools: Some(BTreeSet::new()) };
         let no_node = Said { node_cidrs: None, ..empty.clone() };
         assert_eq!(cidrs(BlockSource::GivenPodCidrs, &no_node, &[]), None);
         assert_eq!(cidrs(BlockSource::NodePodCidrs, &empty, &[]), None);

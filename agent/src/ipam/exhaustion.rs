@@ -11,6 +11,8 @@ use kinesin_core::{
     values::Family,
 };
 
+use super::{blocks::Said, waiters::Waiters};
+
 /// Type of the agent's condition on its CiliumNode. The operator has one of its own, `PodAddresses`, so that neither
 /// overwrites what the other says.
 pub(crate) const CONDITION: &str = "AddressesAvailable";
@@ -26,6 +28,8 @@ struct Lack {
 #[derive(Debug, Default)]
 pub(crate) struct Exhaustion {
     inner: Mutex<Inner>,
+    /// Who found no address.
+    pub(crate) waiters: Waiters,
 }
 
 #[derive(Debug, Default)]
@@ -42,8 +46,20 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) node: &'a str,
     pub(crate) source: BlockSource,
     pub(crate) demand: &'a Demand,
+    /// What the node's objects say: whether the pool was deleted, and what the operator refuses.
+    pub(crate) said: &'a Said,
+}
+
+impl<'a> Circumstances<'a> {
     /// `status.ipam.operator-status.error` of the CiliumNode.
-    pub(crate) operator_error: &'a str,
+    fn operator_error(&self) -> &'a str {
+        self.said.own.as_ref().map_or("", |own| &own.operator_error)
+    }
+
+    /// Whether the node has blocks of this pool, which was deleted.
+    fn is_deleted(&self, pool: &str) -> bool {
+        self.source == BlockSource::GivenPools && self.said.is_deleted(pool)
+    }
 }
 
 /// The pool and family that an error is about, if it is about a lack of addresses.
@@ -55,14 +71,14 @@ pub(crate) fn subject(error: &IpamError) -> Option<(&str, Family)> {
     }
 }
 
-/// Whether a block that ends the lack is on its way: the mode asks for one, and the operator has not refused.
+/// Whether a block that ends the lack is on its way: the mode asks for one, the pool was not deleted, and the operator has
+/// not refused.
 pub(crate) fn is_on_its_way(error: &IpamError, around: Circumstances<'_>) -> bool {
     let refused = match around.source {
         BlockSource::NodePodCidrs => return false,
-        BlockSource::GivenPodCidrs => !around.operator_error.is_empty(),
-        BlockSource::GivenPools => {
-            subject(error).is_some_and(|(pool, _)| around.operator_error.contains(&format!("{pool:?}")))
-        }
+        BlockSource::GivenPodCidrs => !around.operator_error().is_empty(),
+        BlockSource::GivenPools => subject(error)
+            .is_some_and(|(pool, _)| around.is_deleted(pool) || around.operator_error().contains(&format!("{pool:?}"))),
     };
     subject(error).is_some() && around.demand.bounded.is_none() && !refused
 }
@@ -76,6 +92,10 @@ pub(crate) fn explain(error: &IpamError, around: Circumstances<'_>) -> String {
             "range is full: pool {pool:?} of node {node:?} has no free {family} address ({leased} of {capacity} leased); \
              {remedy}"
         ),
+        other if subject(other).is_some_and(|(pool, _)| around.is_deleted(pool)) => format!(
+            "{other}: it was deleted, and node {node:?} keeps its blocks only for the pods that have addresses of them; \
+             {remedy}"
+        ),
         other => format!("{other}: node {node:?} has no block of it; {remedy}"),
     }
 }
@@ -85,8 +105,12 @@ fn remedy(error: &IpamError, around: Circumstances<'_>) -> String {
     if let Some(bounded) = &around.demand.bounded {
         return bounded.clone();
     }
-    let operator = around.operator_error;
+    let operator = around.operator_error();
     match around.source {
+        _ if around.is_deleted(pool) => format!(
+            "create the CiliumPodIPPool {pool:?} again, or name another in the annotation ipam.cilium.io/ip-pool of the \
+             pod or of its namespace"
+        ),
         BlockSource::NodePodCidrs => {
             "in this mode a node has one pod CIDR: delete pods on it, or change the cluster to \
                                       the mode cluster-pool or multi-pool (`kinesin ipam plan`)"
@@ -163,6 +187,9 @@ impl Exhaustion {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use kinesin_cluster::OwnCiliumNode;
     use kinesin_core::ipam::{Block, BlockUse, PoolDemand};
 
     use super::*;
@@ -171,8 +198,13 @@ mod tests {
         IpamError::Exhausted { pool: "vac".to_owned(), family: Family::V4, leased: 6, capacity: 6 }
     }
 
-    fn around<'a>(source: BlockSource, demand: &'a Demand, operator_error: &'a str) -> Circumstances<'a> {
-        Circumstances { node: "w1", source, demand, operator_error }
+    fn said(operator_error: &str) -> Said {
+        let own = OwnCiliumNode { operator_error: operator_error.to_owned(), ..OwnCiliumNode::default() };
+        Said { own: Some(own), ..Said::default() }
+    }
+
+    fn around<'a>(source: BlockSource, demand: &'a Demand, said: &'a Said) -> Circumstances<'a> {
+        Circumstances { node: "w1", source, demand, said }
     }
 
     #[test]
@@ -202,7 +234,7 @@ mod tests {
             ),
         ];
         for (error, source, demand, operator, expected) in cases {
-            let text = explain(&error, around(source, demand, operator));
+            let text = explain(&error, around(source, demand, &said(operator)));
             let start = if matches!(error, IpamError::Exhausted { .. }) {
                 "range is full: pool \"vac\" of node \"w1\" has no free IPv4 address (6 of 6 leased); "
             } else {
@@ -215,13 +247,33 @@ mod tests {
     #[test]
     fn a_block_is_on_its_way_only_when_it_was_asked_for_and_not_refused() {
         let (free, bounded) = (Demand::default(), Demand { bounded: Some(String::new()), ..Demand::default() });
-        let coming = |source, demand, operator| is_on_its_way(&full(), around(source, demand, operator));
+        let coming = |source, demand, operator| is_on_its_way(&full(), around(source, demand, &said(operator)));
         assert!(!coming(BlockSource::NodePodCidrs, &free, ""));
         assert!(coming(BlockSource::GivenPodCidrs, &free, ""));
         assert!(!coming(BlockSource::GivenPodCidrs, &bounded, ""));
         assert!(!coming(BlockSource::GivenPodCidrs, &free, "allocator full"));
         assert!(coming(BlockSource::GivenPools, &free, "pool \"other\" is full"));
         assert!(!coming(BlockSource::GivenPools, &free, "pool \"vac\" is full"));
+    }
+
+    #[test]
+    fn a_deleted_pool_is_named_with_the_way_out_and_not_waited_for() {
+        let error = IpamError::PoolNotReady { pool: "vac".to_owned(), family: Family::V4 };
+        let mut said = said("");
+        let pools = said.own.as_mut().map(|own| &mut own.allocated).expect("a CiliumNode");
+        pools.push(("vac".to_owned(), "10.0.0.0/29".parse().expect("a network")));
+        said.pools = Some(BTreeSet::from(["default".to_owned()]));
+        let demand = Demand::default();
+        let around = around(BlockSource::GivenPools, &demand, &said);
+        assert!(!is_on_its_way(&error, around));
+        let text = explain(&error, around);
+        for part in [
+            "unable to allocate from pool \"vac\" (family ipv4): pool not (yet) available: it was deleted",
+            "node \"w1\" keeps its blocks only for the pods that have addresses of them",
+            "create the CiliumPodIPPool \"vac\" again, or name another in the annotation ipam.cilium.io/ip-pool",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 
     #[test]

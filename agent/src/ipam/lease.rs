@@ -83,8 +83,7 @@ impl Engine {
     pub(crate) fn is_on_its_way(&self, error: &IpamError, state: &State) -> bool {
         let mode = self.backends.ipam.preferred();
         let demand = mode.ipam.demand();
-        let operator_error = state.said.own.as_ref().map_or("", |own| &own.operator_error);
-        let around = Circumstances { node: &self.node_name, source: mode.source, demand: &demand, operator_error };
+        let around = Circumstances { node: &self.node_name, source: mode.source, demand: &demand, said: &state.said };
         exhaustion::is_on_its_way(error, around)
     }
 
@@ -95,8 +94,7 @@ impl Engine {
         }
         let mode = self.backends.ipam.preferred();
         let demand = mode.ipam.demand();
-        let operator_error = state.said.own.as_ref().map_or("", |own| &own.operator_error);
-        let around = Circumstances { node: &self.node_name, source: mode.source, demand: &demand, operator_error };
+        let around = Circumstances { node: &self.node_name, source: mode.source, demand: &demand, said: &state.said };
         let message = exhaustion::explain(&error, around);
         self.exhaustion.note(&error, &message);
         EngineError::NoAddress { message, refusal: error }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use kinesin_cluster::{NodeIpamChange, OwnCiliumNode, PoolNeed};
 use kinesin_core::{
-    ipam::{Block, BlockSource, Demand, IpamSnapshot},
+    ipam::{Block, BlockSource, Demand, IpamSnapshot, PoolDemand},
     values::Family,
 };
 
@@ -56,7 +56,9 @@ impl Facts {
     /// Whether the node's blocks cover everything that it wants.
     pub(crate) fn covered(&self) -> bool {
         let Some(snapshot) = self.preferred_snapshot() else { return true };
-        self.demand.pools.iter().all(|found| found.wanted <= snapshot.totals(&found.pool, found.family).1)
+        // What is in use is there, be it of blocks that drain.
+        let covered = |found: &PoolDemand| snapshot.totals(&found.pool, found.family).1.max(found.in_use);
+        self.demand.pools.iter().all(|found| found.wanted <= covered(found))
     }
 }
 

@@ -1,8 +1,12 @@
 //! Which pool a Pod's addresses come from: what its annotations and those of its namespace say.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
-use kinesin_cluster::{ClusterNamespace, LocalPod, Table};
+use kinesin_cluster::{ClusterNamespace, LocalPod, PodIPPool, Table};
 use kinesin_core::values::Family;
 
 /// Annotation for both families.
@@ -46,13 +50,28 @@ pub(crate) struct KnownPod {
 pub(crate) trait PodFacts: fmt::Debug + Send + Sync {
     /// What is known of a Pod now.
     fn look_up(&self, namespace: &str, name: &str) -> Known;
+
+    /// Whether a Pod is there and may still need addresses; absent while nobody knows.
+    fn is_wanted(&self, _namespace: &str, _name: &str) -> Option<bool> {
+        None
+    }
 }
 
-/// The tables of this node's Pods and of all namespaces.
+/// The tables of this node's Pods, and of all namespaces and pools.
 #[derive(Debug)]
 pub(crate) struct PodTables {
     pub(crate) pods: Table<LocalPod>,
     pub(crate) namespaces: Table<ClusterNamespace>,
+    pub(crate) pools: Table<PodIPPool>,
+}
+
+impl PodTables {
+    /// The pools that there are, as far as that is known.
+    pub(crate) fn existing_pools(&self) -> Option<BTreeSet<String>> {
+        let pools = self.pools.snapshot();
+        let there = pools.items.iter().filter(|(_, pool)| !pool.terminating);
+        pools.synced.then(|| there.map(|(name, _)| name.clone()).collect())
+    }
 }
 
 impl PodFacts for PodTables {
@@ -64,6 +83,12 @@ impl PodFacts for PodTables {
             pod: pod.map(|pod| KnownPod { uid: pod.uid.clone(), annotations: pod.annotations.clone() }),
             namespace: namespaces.items.get(namespace).map(|found| found.annotations.clone()),
         }
+    }
+
+    fn is_wanted(&self, namespace: &str, name: &str) -> Option<bool> {
+        let (pods, key) = (self.pods.snapshot(), format!("{namespace}/{name}"));
+        let is_there = || pods.items.get(&key).map_or(pods.rejected.contains_key(&key), LocalPod::needs_addresses);
+        pods.synced.then(is_there)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use kinesin_cluster::{ClusterError, NodeIpamChange, OwnCiliumNode};
-use kinesin_core::ipam::BlockSource;
+use kinesin_core::ipam::{Block, BlockSource};
 use tokio::sync::Mutex;
 
 use super::{
@@ -88,10 +88,17 @@ impl Engine {
     /// What the modes hold and want now. Gives up blocks that are not needed, and saves that before anybody hears of it:
     /// after a crash no lease may come from a block that somebody else may have by then.
     pub(crate) async fn ipam_facts(&self, state: &mut State) -> Result<Facts, EngineError> {
+        self.forget_gone();
         let preferred = self.backends.ipam.preferred();
         // Before the first reconciliation not every lease of an earlier run need be back in place.
         if state.datapath.is_some() {
-            let given = preferred.ipam.give_back().await.map_err(EngineError::Ipam)?;
+            let mut given = preferred.ipam.give_back().await.map_err(EngineError::Ipam)?;
+            if preferred.source == BlockSource::GivenPools {
+                // The mode has dropped those of deleted pools that hold no lease any more.
+                let held = preferred.ipam.snapshot().blocks;
+                let is_held = |block: &Block| held.iter().any(|used| used.block == *block);
+                given.extend(state.said.of_deleted_pools().filter(|block| !is_held(block)));
+            }
             let fresh: Vec<_> = given.into_iter().filter(|block| !state.given_back.contains(block)).collect();
             if !fresh.is_empty() {
                 for block in &fresh {
@@ -109,7 +116,12 @@ impl Engine {
         let held = of_node.flat_map(|(_, snapshot)| snapshot.blocks.iter().map(|used| used.block.cidr));
         let said = state.said.node_cidrs.iter().flatten().chain(&state.node.node_cidrs).copied();
         let node_cidrs: BTreeSet<_> = held.chain(said).collect();
-        let demand = preferred.ipam.demand();
+        let mut demand = preferred.ipam.demand();
+        for found in demand.pools.iter_mut().filter(|found| state.said.is_deleted(&found.pool)) {
+            // Nothing is kept ready of a pool that is gone.
+            found.wanted = found.wanted.min(found.in_use + found.waiting);
+        }
+        demand.pools.retain(|found| found.wanted > 0);
         if let Some((_, snapshot)) = snapshots.first() {
             self.exhaustion.refresh(snapshot, &demand);
         }

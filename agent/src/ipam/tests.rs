@@ -1,10 +1,14 @@
 //! A node over a cluster that changes its mind: real modes, a fake CiliumNode and operator, agents that die anywhere.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
-use kinesin_agent_api::types::EndpointChangeRequest;
-use kinesin_cluster::{NodeIpamChange, OwnCiliumNode};
+use kinesin_agent_api::types::{EndpointBatchDeleteRequest, EndpointChangeRequest};
+use kinesin_cluster::{NodeIpamChange, OwnCiliumNode, PoolNeed};
 use kinesin_cluster_pool as _;
 use kinesin_core::{
     config::{Config, Sources},
@@ -39,11 +43,18 @@ struct World {
     next: u16,
     /// Blocks that were given back: somebody else's by now.
     foreign: Vec<IpNet>,
+    /// Pools that were deleted.
+    deleted: BTreeSet<String>,
 }
 
 impl World {
     fn said(&self) -> Said {
-        Said { node_cidrs: Some(vec![NODE_CIDR.parse().expect("a network")]), own: Some(self.own.clone()) }
+        let pools = ["default", "vac"].map(str::to_owned).into_iter().filter(|pool| !self.deleted.contains(pool));
+        Said {
+            node_cidrs: Some(vec![NODE_CIDR.parse().expect("a network")]),
+            own: Some(self.own.clone()),
+            pools: Some(pools.collect()),
+        }
     }
 
     fn fresh(&mut self) -> IpNet {
@@ -84,7 +95,8 @@ impl World {
             self.own.pod_cidrs.push(cidr);
         }
         if mode == "multi-pool" {
-            for need in self.own.requested.clone() {
+            let there = |need: &PoolNeed| !self.deleted.contains(&need.pool);
+            for need in self.own.requested.clone().into_iter().filter(there).collect::<Vec<_>>() {
                 let count =
                     |world: &Self| world.own.allocated.iter().filter(|(pool, _)| *pool == need.pool).count() as u64;
                 while count(self) * 6 < need.ipv4 {
@@ -176,6 +188,13 @@ impl Agent {
         self.engine.delete(&pod).await.expect("deleted")
     }
 
+    /// The runtime deletes the sandbox of a pod that found no address.
+    async fn delete_sandbox(&self, id: u16) {
+        let EndpointChangeRequest { container_id, .. } = request(id);
+        let batch = EndpointBatchDeleteRequest { container_id, ..EndpointBatchDeleteRequest::default() };
+        assert_eq!(self.engine.delete_batch(&batch).await.expect("nothing to delete"), 0);
+    }
+
     /// What must hold at any time.
     async fn check(&self, world: &World, mode: &str, pods: &BTreeMap<u16, (String, String)>) {
         let state = self.engine.state().await;
@@ -218,6 +237,8 @@ enum Step {
     Publish,
     Operate,
     Settle,
+    /// The pool that some pods name is deleted, or made again.
+    Pool,
     /// Another agent takes over, in this mode, and hears from the API server or does not.
     Restart {
         mode: usize,
@@ -233,6 +254,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Step::Publish),
         3 => Just(Step::Operate),
         4 => Just(Step::Settle),
+        1 => Just(Step::Pool),
         2 => (0..MODES.len(), any::<bool>(), any::<bool>())
             .prop_map(|(mode, crash, api)| Step::Restart { mode, crash, api }),
     ];
@@ -244,6 +266,8 @@ async fn history(first: usize, steps: Vec<Step>, last: usize) {
     let (mut world, mut mode) = (World::default(), MODES[first]);
     let mut agent = Agent::start(directory.path(), mode).await;
     let mut pods: BTreeMap<u16, (String, String)> = BTreeMap::new();
+    // Whether this agent has heard that the pool is gone.
+    let mut told = false;
     for step in steps {
         match step {
             Step::Add(id, vac) => {
@@ -254,6 +278,7 @@ async fn history(first: usize, steps: Vec<Step>, last: usize) {
                         assert_eq!(lease.mode, registry_name(mode), "new leases are of the preferred mode");
                         let pool = if vac && mode == "multi-pool" { "vac" } else { "default" };
                         assert_eq!(lease.addresses[0].block.pool, pool);
+                        assert!(pool != "vac" || !told, "a pool that was deleted gave a lease");
                     }
                     pods.insert(id, (lease.mode.clone(), ip));
                 }
@@ -261,7 +286,15 @@ async fn history(first: usize, steps: Vec<Step>, last: usize) {
             Step::Delete(id) => assert_eq!(agent.delete(id).await, pods.remove(&id).is_some()),
             Step::Publish => agent.publish(&mut world, false).await,
             Step::Operate => world.operate(mode),
-            Step::Settle => drop(agent.settle(Some(&world)).await),
+            Step::Settle => {
+                drop(agent.settle(Some(&world)).await);
+                told = world.deleted.contains("vac");
+            }
+            Step::Pool => {
+                if !world.deleted.remove("vac") {
+                    world.deleted.insert("vac".to_owned());
+                }
+            }
             Step::Restart { mode: to, crash, api } => {
                 if crash {
                     agent.publish(&mut world, true).await;
@@ -269,6 +302,8 @@ async fn history(first: usize, steps: Vec<Step>, last: usize) {
                 mode = MODES[to];
                 agent = Agent::start(directory.path(), mode).await;
                 drop(agent.settle(api.then_some(&world)).await);
+                // What the last one was told outlives it, as long as nobody says anything else.
+                told = if api { world.deleted.contains("vac") } else { told && MODES[to] == "multi-pool" };
             }
         }
         agent.check(&world, mode, &pods).await;
@@ -353,22 +388,7 @@ fn a_saved_lease_of_a_mode_that_is_gone_is_named_and_attached_to_nobody() {
 fn an_add_waits_for_a_block_that_is_on_its_way_and_no_longer() {
     run(async {
         let directory = tempfile::tempdir().expect("directory");
-        let mut world = World::default();
-        let agent = Agent::start(directory.path(), "multi-pool").await;
-        for _ in 0..3 {
-            drop(agent.settle(Some(&world)).await);
-            agent.publish(&mut world, false).await;
-            world.operate("multi-pool");
-        }
-        agent.settle(Some(&world)).await.expect("blocks");
-        let (added, ()) = tokio::join!(agent.add(1, Some("vac")), async {
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            agent.publish(&mut world, false).await;
-            world.operate("multi-pool");
-            agent.settle(Some(&world)).await.expect("blocks");
-        });
-        assert_eq!(added.expect("it waited").record.lease.addresses[0].block.pool, "vac");
-
+        let (mut world, agent) = node_with_pools(directory.path()).await;
         // The operator refuses: it fails at once, and says why.
         world.own.operator_error = "cannot allocate from non-existing pool: \"nowhere\"".to_owned();
         agent.settle(Some(&world)).await.expect("blocks");
@@ -379,6 +399,99 @@ fn an_add_waits_for_a_block_that_is_on_its_way_and_no_longer() {
         // No other pool takes its place, and its need is told.
         agent.publish(&mut world, false).await;
         assert!(world.own.requested.iter().any(|need| need.pool == "nowhere" && need.ipv4 == 1));
+    });
+}
+
+/// A node in multi-pool with a first block, and a pod of the pool "vac".
+async fn node_with_pools(directory: &Path) -> (World, Agent) {
+    let mut world = World::default();
+    let agent = Agent::start(directory, "multi-pool").await;
+    for _ in 0..3 {
+        drop(agent.settle(Some(&world)).await);
+        agent.publish(&mut world, false).await;
+        world.operate("multi-pool");
+    }
+    agent.settle(Some(&world)).await.expect("blocks");
+    let (added, ()) = tokio::join!(agent.add(1, Some("vac")), async {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        agent.publish(&mut world, false).await;
+        world.operate("multi-pool");
+        agent.settle(Some(&world)).await.expect("blocks");
+    });
+    assert_eq!(added.expect("it waited").record.lease.addresses[0].block.pool, "vac");
+    (world, agent)
+}
+
+#[test]
+fn a_deleted_pool_gives_nothing_new_and_goes_with_its_last_lease() {
+    run(async {
+        let directory = tempfile::tempdir().expect("directory");
+        let (mut world, mut agent) = node_with_pools(directory.path()).await;
+        let of_vac = |world: &World| world.own.allocated.iter().filter(|(pool, _)| pool == "vac").count();
+        world.deleted.insert("vac".to_owned());
+        agent.settle(Some(&world)).await.expect("settled");
+        let started = tokio::time::Instant::now();
+        let error = agent.add(2, Some("vac")).await.map(drop).expect_err("no such pool").to_string();
+        assert!(started.elapsed() < std::time::Duration::from_secs(1), "it waited for nothing");
+        assert!(
+            error.contains("it was deleted") && error.contains("create the CiliumPodIPPool \"vac\" again"),
+            "{error}"
+        );
+        agent.add(3, None).await.expect("other pools give");
+        // The pod that has an address keeps it, over a restart without the API server too.
+        for settled in [None, Some(&world)] {
+            agent = Agent::start(directory.path(), "multi-pool").await;
+            agent.settle(settled).await.expect("settled");
+            agent.add(2, Some("vac")).await.map(drop).expect_err("no such pool");
+            let held = agent.engine.backends.ipam.snapshot().leases;
+            assert!(held.values().any(|lease| lease.addresses[0].block.pool == "vac"), "{held:?}");
+        }
+        agent.publish(&mut world, false).await;
+        assert_eq!(of_vac(&world), 1, "peers route what is listed");
+
+        // Made again, it gives from the block that is still here.
+        world.deleted.clear();
+        agent.settle(Some(&world)).await.expect("settled");
+        agent.add(2, Some("vac")).await.expect("the pool is back");
+        assert_eq!(of_vac(&world), 1);
+
+        world.deleted.insert("vac".to_owned());
+        agent.settle(Some(&world)).await.expect("settled");
+        for id in [1, 2] {
+            assert!(agent.delete(id).await);
+        }
+        agent.publish(&mut world, false).await;
+        assert_eq!(of_vac(&world), 0, "its last lease is gone");
+        assert!(world.own.requested.iter().all(|need| need.pool != "vac"), "{:?}", world.own.requested);
+    });
+}
+
+#[test]
+fn a_pod_that_is_deleted_while_it_waits_is_asked_for_no_longer() {
+    run(async {
+        let directory = tempfile::tempdir().expect("directory");
+        let (mut world, agent) = node_with_pools(directory.path()).await;
+        let asked = |world: &World| {
+            let need = world.own.requested.iter().find(|need| need.pool == "nowhere");
+            need.map_or(0, |need| need.ipv4)
+        };
+        world.own.operator_error = "cannot allocate from non-existing pool: \"nowhere\"".to_owned();
+        agent.settle(Some(&world)).await.expect("settled");
+        for id in [2, 3] {
+            agent.add(id, Some("nowhere")).await.map(drop).expect_err("no such pool");
+            // A runtime does so after each ADD that failed, and the kubelet tries the Pod again.
+            agent.delete_sandbox(id).await;
+        }
+        for _ in 0..2 {
+            agent.publish(&mut world, false).await;
+            assert_eq!(asked(&world), 2, "both are wanted");
+        }
+        agent.pods.0.lock().expect("lock").remove("default/web-2");
+        agent.publish(&mut world, false).await;
+        assert_eq!((asked(&world), agent.engine.exhaustion.messages().len()), (1, 1));
+        agent.pods.0.lock().expect("lock").remove("default/web-3");
+        agent.publish(&mut world, false).await;
+        assert_eq!((asked(&world), agent.engine.exhaustion.messages().len()), (0, 0), "nobody lacks anything");
     });
 }
 

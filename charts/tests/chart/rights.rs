@@ -15,7 +15,7 @@ use k8s_openapi::api::{
 use kinesin_cluster::{
     CiliumEndpoint, CiliumNode, CiliumPodIPPool, EndpointPublication, EndpointPublisher, IPAM_MODE, NodeIpamChange,
     NodePublication, PodCIDRClaims, crd::ClaimsSpec, install_crds, publish_endpoints, publish_node, update_node_ipam,
-    watch_cluster_nodes, watch_local_pods, watch_namespaces, watch_own_cilium_node, watch_own_node,
+    watch_cluster_nodes, watch_local_pods, watch_namespaces, watch_own_cilium_node, watch_own_node, watch_pod_ip_pools,
 };
 use kinesin_core::config::{Config, Sources};
 use kinesin_operator::{IpamSettings, Operator, Settings, Timing};
@@ -106,6 +106,12 @@ impl MaybeNamespaced for CiliumNode {
     }
 }
 
+impl MaybeNamespaced for CiliumPodIPPool {
+    fn api(client: &Client, _: Option<&str>) -> Api<Self> {
+        Api::all(client.clone())
+    }
+}
+
 impl MaybeNamespaced for Pod {
     fn api(client: &Client, namespace: Option<&str>) -> Api<Self> {
         Api::namespaced(client.clone(), namespace.unwrap_or("default"))
@@ -128,9 +134,10 @@ async fn agent_may_do_what_it_does_and_nothing_else() -> Result<()> {
     let own_cilium = watch_own_cilium_node(client.clone(), "w1");
     let pods = watch_local_pods(client.clone(), "w1");
     let namespaces = watch_namespaces(client.clone());
+    let named = watch_pod_ip_pools(client.clone());
     until("own node", async || Ok(own.snapshot().items.contains_key("w1"))).await?;
     until("lists", async || {
-        let pools = pods.snapshot().synced && namespaces.snapshot().synced;
+        let pools = pods.snapshot().synced && namespaces.snapshot().synced && named.snapshot().synced;
         Ok(nodes.snapshot().synced && own_cilium.snapshot().synced && pools)
     })
     .await?;
@@ -138,6 +145,9 @@ async fn agent_may_do_what_it_does_and_nothing_else() -> Result<()> {
         json!({"metadata": {"name": "p"}, "spec": {"nodeName": "w1", "containers": [{"name": "c", "image": "i"}]}});
     create::<Pod>(&admin, None, pod).await?;
     create::<Namespace>(&admin, None, json!({"metadata": {"name": "team"}})).await?;
+    let ranges = json!({"ipv4": {"cidrs": ["172.30.0.0/24"], "maskSize": 28}});
+    create::<CiliumPodIPPool>(&admin, None, json!({"metadata": {"name": "team"}, "spec": ranges})).await?;
+    until("watch of pools", async || Ok(named.snapshot().items.contains_key("team"))).await?;
     until("watch of pods", async || Ok(pods.snapshot().items.contains_key("default/p"))).await?;
     until("watch of namespaces", async || Ok(namespaces.snapshot().items.contains_key("team"))).await?;
     publish_node(&client, &NodePublication { name: "w1".to_owned(), ..Default::default() }).await?;

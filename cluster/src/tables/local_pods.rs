@@ -82,6 +82,12 @@ impl LocalPod {
     pub fn of(object: &DynamicObject) -> Result<Self, String> {
         read(object)
     }
+
+    /// Whether its kubelet may still make a sandbox for it.
+    #[must_use]
+    pub fn needs_addresses(&self) -> bool {
+        !self.terminal && !self.terminating
+    }
 }
 
 fn read(object: &DynamicObject) -> Result<LocalPod, String> {

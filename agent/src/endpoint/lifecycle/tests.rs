@@ -97,6 +97,10 @@ impl PodFacts for Pods {
         let annotations = pods.get(&format!("{namespace}/{name}")).cloned().unwrap_or_default();
         Known { pod: Some(KnownPod { uid: String::new(), annotations }), namespace: Some(BTreeMap::new()) }
     }
+
+    fn is_wanted(&self, namespace: &str, name: &str) -> Option<bool> {
+        Some(self.0.lock().expect("lock").contains_key(&format!("{namespace}/{name}")))
+    }
 }
 
 /// A cluster of one node.

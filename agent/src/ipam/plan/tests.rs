@@ -1,4 +1,4 @@
-use kinesin_core::ipam::{BlockUse, PoolDemand};
+use kinesin_core::ipam::BlockUse;
 
 use super::*;
 
