@@ -2,6 +2,8 @@
 
 use kinesin_cluster_pool as _;
 use kinesin_ebpf_tc as _;
+use kinesin_encap_geneve as _;
+use kinesin_encap_vxlan as _;
 use kinesin_host_scope as _;
 use kinesin_multi_pool as _;
 use kinesin_native_routing as _;
@@ -17,7 +19,15 @@ mod tests {
             registry.descriptors().iter().map(|backend| format!("{} {}", backend.role, backend.name)).collect();
         assert_eq!(
             found,
-            ["ipam cluster_pool", "ipam host_scope", "ipam multi_pool", "routing native", "chassis ebpf"]
+            [
+                "ipam cluster_pool",
+                "ipam host_scope",
+                "ipam multi_pool",
+                "routing geneve",
+                "routing native",
+                "routing vxlan",
+                "chassis ebpf",
+            ]
         );
     }
 }

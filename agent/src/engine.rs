@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Arc, RwLock, atomic::AtomicBool},
+    time::Instant,
 };
 
 use kinesin_agent_api::types::EndpointNetworking;
@@ -15,12 +16,13 @@ use kinesin_core::{
     config::Config,
     ipam::{Block, IpamError, Lease, Owner},
     routing::{Path, RoutingError, RoutingReport},
-    values::{EndpointId, Families, Family},
+    values::{Carrier, EndpointId, Families, Family},
 };
 use kinesin_netlink::NetlinkError;
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
 use crate::{
+    carriers::Format,
     config_watch::Degradation,
     connectivity::Connectivity,
     controller::Controllers,
@@ -65,6 +67,8 @@ pub(crate) struct Engine {
     pub(crate) node_missing: AtomicBool,
     /// Whether somebody looks for sockets that use a router address that was replaced.
     pub(crate) is_waiting_for_sockets: AtomicBool,
+    /// Whether somebody waits until a carrier that nobody wants any more can go.
+    pub(crate) is_waiting_for_hold: AtomicBool,
     /// Changes whenever an address may have become free.
     pub(crate) space: watch::Sender<u64>,
     state: Mutex<State>,
@@ -102,6 +106,8 @@ pub(crate) struct State {
     pub(crate) health: Option<HealthEndpoint>,
     /// What the last successful reconciliation achieved; absent before the first one.
     pub(crate) datapath: Option<Datapath>,
+    /// When each carrier was last wanted by a node.
+    pub(crate) wanted: BTreeMap<Format, Instant>,
     /// What the API objects of the node say of its blocks.
     pub(crate) said: Said,
     /// Blocks that the preferred mode has given up and the CiliumNode lists still: nothing is leased from them.
@@ -118,6 +124,10 @@ pub(crate) struct Datapath {
     pub(crate) paths: Vec<Path>,
     pub(crate) chassis: ChassisReport,
     pub(crate) routing: RoutingReport,
+    /// What carries packets to each node.
+    pub(crate) carriers: BTreeMap<String, Carrier>,
+    /// Whether packets may leave by a tunnel.
+    pub(crate) has_tunnels: bool,
 }
 
 /// Why something could not be done on this node.
@@ -204,6 +214,7 @@ impl Engine {
             connectivity: Connectivity::default(),
             node_missing: AtomicBool::new(false),
             is_waiting_for_sockets: AtomicBool::new(false),
+            is_waiting_for_hold: AtomicBool::new(false),
             space: watch::Sender::new(0),
             state: Mutex::default(),
         }
@@ -269,6 +280,8 @@ impl Datapath {
             gateway_mac: host_mac,
             device_mtu: self.device_mtu_bytes,
             route_mtu: self.route_mtu_bytes,
+            // Across a virtual underlay, a tunnel's UDP superpackets would arrive with a state that no socket can split.
+            no_udp_segmentation: self.has_tunnels,
         }
     }
 }

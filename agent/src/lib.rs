@@ -5,11 +5,13 @@
 //!
 //! Reading order: [`main`] and `args` (what was asked), `startup` (from configuration to a running node), `engine` (the
 //! state of the node, and the one lock over it), `endpoint` (ADD, DEL, GC, restore), `reconcile` (tables to backends),
-//! `ipam` (modes, pools, what is asked of the operator), `api` (the REST socket), then the small ones: `health`,
-//! `cni_conf`, `publish`, `config_watch`, `connectivity`, `device_watch`, `status`, `metrics`, `memory`.
+//! `routing` and `carriers` (which backend reaches which node), `ipam` (modes, pools, what is asked of the operator), `api`
+//! (the REST socket), then the small ones: `health`, `cni_conf`, `publish`, `config_watch`, `connectivity`,
+//! `device_watch`, `status`, `metrics`, `memory`.
 
 mod api;
 mod args;
+mod carriers;
 mod cni_conf;
 mod config_watch;
 mod connectivity;
@@ -27,6 +29,7 @@ mod metrics;
 mod node;
 mod publish;
 mod reconcile;
+mod routing;
 mod selection;
 mod startup;
 mod status;

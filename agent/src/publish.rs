@@ -11,6 +11,7 @@ use kinesin_core::{ipam::Owner, values::Identity};
 use tokio::sync::Mutex;
 
 use crate::{
+    carriers::{Format, Said},
     endpoint::Running,
     engine::{Engine, State},
 };
@@ -36,6 +37,14 @@ pub(crate) fn node(engine: &Engine, state: &State) -> Option<NodePublication> {
         of_owner.flat_map(|lease| lease.addresses.iter().map(|leased| leased.ip)).collect::<Vec<_>>()
     };
     let router = state.datapath.as_ref().map(|datapath| datapath.gateways());
+    // The others may send what is announced, so only what the datapath does already; to a new node nobody sends anything.
+    let said = if state.node.announced.prefers.is_some() {
+        state.node.announced.clone()
+    } else {
+        let own = Format::new(engine.backends.routing.preferred().carrier(), engine.config.tunnel_port);
+        Said { prefers: Some(own), accepts: [own].into() }
+    };
+    let (carrier, accepts) = said.texts();
     let health = state.health.as_ref().map(|health| health.spec.addresses.clone());
     Some(NodePublication {
         name: engine.node_name.clone(),
@@ -44,6 +53,8 @@ pub(crate) fn node(engine: &Engine, state: &State) -> Option<NodePublication> {
         internal_ips: state.node.internal_ips.clone(),
         router: router.unwrap_or_else(|| leased(Owner::Router)),
         health: health.unwrap_or_else(|| leased(Owner::Health)),
+        carrier,
+        accepts,
         ipam_mode: engine.backends.ipam.preferred().source.mode().to_owned(),
         boot_id: boot_id(),
     })

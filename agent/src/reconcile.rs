@@ -16,16 +16,18 @@ use kinesin_agent_api::types::EndpointState;
 use kinesin_core::{
     chassis::{ChassisDesired, NodeSpec},
     ipam::{BlockSource, IpamDesired, IpamError, IpamSnapshot},
-    routing::{LocalNode, Peer, RoutingDesired, RoutingReport},
-    values::Family,
+    routing::{LocalNode, RoutingDesired, RoutingReport},
+    values::{Carrier, Family},
 };
 use kinesin_netlink::{Link, Netlink};
 
 use crate::{
+    carriers::Carriers,
     engine::{Datapath, Engine, EngineError, State},
     health,
     ipam::{own::OwnLeases, sockets},
     node::{self, NodeLinks},
+    routing,
 };
 
 /// Name of the loop in `status`.
@@ -33,8 +35,8 @@ pub(crate) const NAME: &str = "sync-datapath";
 /// How often the kernel is compared with the desired state although nothing is known to have changed.
 pub(crate) const PERIOD: Duration = Duration::from_secs(60);
 
-/// IANA's ports of VXLAN as Linux and Cilium use it, and of Geneve: closed to pods in every mode.
-const TUNNEL_PORTS: [u16; 2] = [8472, 6081];
+/// The device by which the node's own stack reaches pods, as Cilium names it.
+const HOST_DEVICE: &str = "cilium_host";
 /// How often it is looked whether anything uses a router address that was replaced.
 const UNUSED: Duration = Duration::from_secs(1);
 /// MTU where no device says one: Ethernet's.
@@ -49,30 +51,35 @@ impl Engine {
         self.remove_vanished(&mut state, &netlink).await?;
 
         let (own, refused) = self.settle_ipam(&mut state, &links).await?;
-        let mut next = self.plan(&state, links, &own);
+        let carriers = self.carriers(&mut state);
+        let mut next = self.plan(&state, links, &own, &carriers);
 
         // A node that ran before has its devices, and its peers must not vanish from the tables even for a moment.
         let routed = if state.resumed || state.datapath.is_some() {
-            let report = self.route(&state, &next).await?;
+            let report = self.route(&state, &next, &carriers).await?;
             next.paths.clone_from(&report.paths);
             Some(report)
         } else {
             None
         };
-        self.apply_chassis(&mut state, &mut next).await?;
+        self.apply_chassis(&mut state, &mut next, &carriers).await?;
         next.routing = match routed {
-            Some(report) => report,
-            None => {
-                let report = self.route(&state, &next).await?;
+            // Routes by the host device need it, and its addresses, to be there.
+            Some(report) if next.chassis.changes == 0 || !next.has_tunnels => report,
+            _ => {
+                let report = self.route(&state, &next, &carriers).await?;
                 self.backends.chassis.set_paths(&report.paths).await?;
                 next.paths.clone_from(&report.paths);
                 report
             }
         };
+        next.carriers.clone_from(&carriers.by_peer);
+        state.node.announced = carriers.said();
         let first = state.datapath.is_none();
         state.datapath = Some(next);
         let made = self.apply_health(&mut state, &own.health).await;
         self.look_again_when_unused(own.waiting.clone());
+        self.look_again_when_held_is_over(&state);
         // Neither the host device nor, if it was made, the health endpoint has the addresses of these leases any more.
         self.finish_ipam(&mut state, own, made.is_ok()).await?;
         drop(state);
@@ -198,22 +205,28 @@ impl Engine {
         IpamError::NotReady { family, expected_from }
     }
 
-    fn plan(&self, state: &State, links: NodeLinks, own: &OwnLeases) -> Datapath {
-        let underlay = state.node.internal_ips.first().map_or(Family::V4, Family::of);
+    fn plan(&self, state: &State, links: NodeLinks, own: &OwnLeases, carriers: &Carriers) -> Datapath {
         let detected = links.uplinks.first().map_or(DEFAULT_MTU, |link| link.mtu);
         let device_mtu_bytes = self.config.mtu_bytes.map_or(detected, u32::from);
-        let overhead = u32::from(self.backends.routing.overhead_bytes(underlay));
+        let overhead = u32::from(self.overhead_bytes(state, carriers));
         Datapath {
             links,
             router: own.router.clone(),
             device_mtu_bytes,
             route_mtu_bytes: device_mtu_bytes.saturating_sub(overhead),
+            has_tunnels: !routing::tunnels(carriers).is_empty(),
             paths: state.datapath.as_ref().map(|last| last.paths.clone()).unwrap_or_default(),
             ..Datapath::default()
         }
     }
 
-    async fn apply_chassis(&self, state: &mut State, next: &mut Datapath) -> Result<(), EngineError> {
+    async fn apply_chassis(
+        &self,
+        state: &mut State,
+        next: &mut Datapath,
+        carriers: &Carriers,
+    ) -> Result<(), EngineError> {
+        let tunnels = routing::tunnels(carriers);
         let snapshot = self.backends.ipam.snapshot();
         let peers = state.node.peers.values();
         let desired = ChassisDesired {
@@ -227,9 +240,10 @@ impl Engine {
                 uplinks: next.links.uplinks.iter().map(|link| link.name.clone()).collect(),
                 device_mtu_bytes: next.device_mtu_bytes,
                 route_mtu_bytes: next.route_mtu_bytes,
-                tunnel_ports: TUNNEL_PORTS.into_iter().chain(self.config.tunnel_port).collect(),
-                underlay: state.node.internal_ips.clone(),
-                tunnels: Vec::new(),
+                // Those of every carrier at its own port as well, in every mode: other nodes may be in another.
+                tunnel_ports: closed_ports(tunnels.iter().map(|tunnel| tunnel.port).chain(self.config.tunnel_port)),
+                underlay: routing::first_of_each_family(&underlay_addresses(state, next)),
+                tunnels,
             },
             endpoints: state.specs(),
             paths: next.paths.clone(),
@@ -253,12 +267,9 @@ impl Engine {
         Ok(())
     }
 
-    async fn route(&self, state: &State, next: &Datapath) -> Result<RoutingReport, EngineError> {
+    async fn route(&self, state: &State, next: &Datapath, carriers: &Carriers) -> Result<RoutingReport, EngineError> {
         let snapshot = self.backends.ipam.snapshot();
-        let peers = state.node.peers.iter().map(|(name, peer)| {
-            let peer = Peer { addresses: peer.addresses.clone(), pod_cidrs: peer.pod_cidrs.clone() };
-            (name.clone(), peer)
-        });
+        let peers = state.node.peers.iter().map(|(name, record)| (name.clone(), routing::peer(record)));
         let desired = RoutingDesired {
             local: LocalNode {
                 name: self.node_name.clone(),
@@ -266,12 +277,14 @@ impl Engine {
                 addresses: underlay_addresses(state, next),
                 pod_cidrs: pod_cidrs(&snapshot),
                 uplinks: next.links.uplinks.iter().map(|link| link.name.clone()).collect(),
-                router: next.gateways(),
+                host_device: HOST_DEVICE.to_owned(),
+                router: next.router.clone(),
                 mtu_bytes: next.device_mtu_bytes,
             },
             peers: peers.collect(),
         };
-        Ok(self.backends.routing.apply(&desired).await?)
+        let last = state.datapath.as_ref().map(|last| &last.carriers);
+        Ok(self.backends.routing.apply(desired, carriers, last).await?)
     }
 
     async fn apply_health(&self, state: &mut State, addresses: &[IpAddr]) -> Result<(), EngineError> {
@@ -312,6 +325,12 @@ impl Engine {
 /// The node's addresses in Kubernetes; before they are known, all of its own.
 fn underlay_addresses(state: &State, next: &Datapath) -> Vec<IpAddr> {
     if state.node.internal_ips.is_empty() { next.links.addresses.clone() } else { state.node.internal_ips.clone() }
+}
+
+/// The ports of every carrier, and others, each once.
+fn closed_ports(others: impl Iterator<Item = u16>) -> Vec<u16> {
+    let ports: BTreeSet<u16> = Carrier::ALL.into_iter().filter_map(Carrier::default_port).chain(others).collect();
+    ports.into_iter().collect()
 }
 
 /// The node's blocks of all modes, each range once: two modes may know the same one while a cluster changes its mode.

@@ -5,20 +5,22 @@ use std::{path::PathBuf, sync::Arc};
 use kinesin_core::{
     capability::ThisMachine,
     chassis::Chassis,
-    combination::{self, CombinationError},
+    combination::{self, CombinationError, Selection},
     config::{Config, Section},
     ipam::BlockSource,
     registry::{BuildContext, BuildError, IpamBackend, Registry, RegistryError, Role},
-    routing::Routing,
 };
 
-use crate::ipam::{Mode, Modes};
+use crate::{
+    ipam::{Mode, Modes},
+    routing::Routings,
+};
 
 /// The backends that run on this node.
 #[derive(Debug, Clone)]
 pub(crate) struct Backends {
     pub(crate) ipam: Modes,
-    pub(crate) routing: Arc<dyn Routing>,
+    pub(crate) routing: Routings,
     pub(crate) chassis: Arc<dyn Chassis>,
 }
 
@@ -89,11 +91,12 @@ pub(crate) fn build(config: &Config, node_name: &str) -> Result<Backends, Select
         enable_tcx: config.enable_tcx,
         auto_direct_node_routes: config.auto_direct_node_routes,
         direct_routing_skip_unreachable: config.direct_routing_skip_unreachable,
+        underlay: config.underlay,
         section,
     };
     Ok(Backends {
         ipam: modes(config, &registry, &context)?,
-        routing: (registry.routing(&selection.routing)?.build)(&context(config.section(&selection.routing)))?,
+        routing: routings(config, &registry, &machine, &context)?,
         chassis: (registry.chassis(&selection.chassis)?.build)(&context(config.section(&selection.chassis)))?,
     })
 }
@@ -135,6 +138,35 @@ pub(crate) fn modes(
         })?);
     }
     Ok(Modes::new(preferred, others))
+}
+
+/// The chosen backend, and every other that could run in its place: nodes may be on their way from one to another.
+fn routings(
+    config: &Config,
+    registry: &Registry,
+    machine: &ThisMachine,
+    context: &impl Fn(Section) -> BuildContext,
+) -> Result<Routings, SelectionError> {
+    let chosen = &config.selection.routing;
+    let preferred = (registry.routing(chosen)?.build)(&context(config.section(chosen)))?;
+    let mut others = Vec::new();
+    for other in registry.descriptors().iter().filter(|found| found.role == Role::Routing && found.name != chosen) {
+        let selection = Selection { routing: other.name.to_owned(), ..config.selection.clone() };
+        if let Err(error) = combination::check(registry, &selection, machine) {
+            tracing::debug!(backend = other.name, %error, "it reaches no nodes of another carrier from here");
+            continue;
+        }
+        let with = |section: Section| {
+            let auto_direct_node_routes = config.direct_routes_beside_tunnels || config.auto_direct_node_routes;
+            BuildContext { auto_direct_node_routes, ..context(section) }
+        };
+        let backend = registry.routing(other.name)?;
+        others.push((backend.build)(&with(config.section(other.name))).or_else(|error| {
+            tracing::warn!(backend = other.name, %error, "its options are ignored while it is not chosen");
+            (backend.build)(&with(Section::new(other.name, serde_json::Map::new())))
+        })?);
+    }
+    Ok(Routings::new(preferred, others))
 }
 
 /// Where the agent and its backends keep files, as Cilium has it.

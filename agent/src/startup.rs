@@ -34,6 +34,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     api,
     args::{Asked, Task},
+    carriers::Said,
     cni_conf, config_watch, connectivity,
     controller::Loop,
     device_watch,
@@ -413,6 +414,7 @@ async fn take_tables(engine: &Engine, watches: &Watches) {
                 addresses: node.addresses.clone(),
                 pod_cidrs: node.pod_cidrs.clone(),
                 health: node.health.clone(),
+                carriers: Said::parse(&node.carrier, &node.accepts),
             };
             (name.clone(), record)
         });
@@ -450,9 +452,7 @@ async fn cleanup(asked: Asked) -> anyhow::Result<()> {
     store.prepare()?;
     let _lock = OwnerLock::acquire(&store.directory().join("agent.lock")).context("stop the agent first")?;
     let mut left = Vec::new();
-    if let Err(error) = backends.routing.retire().await {
-        left.push(error.to_string());
-    }
+    left.extend(backends.routing.retire().await);
     if let Err(error) = backends.chassis.retire().await {
         left.push(error.to_string());
     }

@@ -159,14 +159,18 @@ fn allocated(snapshot: &IpamSnapshot, family: Family) -> String {
 }
 
 fn routing(engine: &Engine, state: &State) -> RoutingStatus {
-    let network = match engine.backends.routing.carrier() {
-        Carrier::Native => "Native".to_owned(),
-        Carrier::Vxlan => "Tunnel [vxlan]".to_owned(),
-        Carrier::Geneve => "Tunnel [geneve]".to_owned(),
-    };
+    let own = engine.backends.routing.preferred().carrier();
+    let mut network = network_name(own);
     let Some(datapath) = &state.datapath else {
         return RoutingStatus { network, ..RoutingStatus::default() };
     };
+    // Only while the cluster changes its carrier.
+    for carrier in Carrier::ALL.into_iter().filter(|carrier| *carrier != own) {
+        let nodes = datapath.carriers.values().filter(|used| **used == carrier).count();
+        if nodes > 0 {
+            network = format!("{network}, {} to {nodes} node(s)", network_name(carrier));
+        }
+    }
     let unreachable = datapath.routing.unreachable.clone();
     let reached = state.node.peers.keys().filter(|name| !unreachable.contains_key(*name)).count();
     RoutingStatus {
@@ -177,6 +181,11 @@ fn routing(engine: &Engine, state: &State) -> RoutingStatus {
         peers: reached,
         unreachable,
     }
+}
+
+/// A carrier in Cilium's words.
+fn network_name(carrier: Carrier) -> String {
+    if carrier == Carrier::Native { "Native".to_owned() } else { format!("Tunnel [{carrier}]") }
 }
 
 fn drops(counters: Vec<Counter>) -> BTreeMap<String, u64> {

@@ -23,7 +23,7 @@ use serde::{
     de::{DeserializeOwned, Error as _},
 };
 
-use crate::endpoint::Record;
+use crate::{carriers::Said, endpoint::Record};
 
 /// The agent's state directory.
 #[derive(Debug, Clone)]
@@ -63,6 +63,9 @@ pub(crate) struct NodeRecord {
     /// The other nodes, so that they stay reachable while the API is away at the next start.
     #[serde(default)]
     pub(crate) peers: BTreeMap<String, PeerRecord>,
+    /// What this node last did about carriers, and so may announce.
+    #[serde(default)]
+    pub(crate) announced: Said,
 }
 
 /// Another node, as it published itself.
@@ -74,6 +77,9 @@ pub(crate) struct PeerRecord {
     pub(crate) pod_cidrs: Vec<IpNet>,
     /// Addresses of its health endpoint.
     pub(crate) health: Vec<IpAddr>,
+    /// What it announces of carriers.
+    #[serde(default)]
+    pub(crate) carriers: Said,
 }
 
 /// Why a state file could not be read or written.

@@ -20,6 +20,8 @@ pub struct PodPlan {
     pub device_mtu_bytes: u32,
     /// MTU of the default routes in bytes.
     pub route_mtu_bytes: u32,
+    /// Whether the pod's kernel splits UDP superpackets itself.
+    pub no_udp_segmentation: bool,
 }
 
 /// The part of one family.
@@ -61,7 +63,8 @@ impl PodPlan {
         }
         // A route cannot carry more than its device.
         let route_mtu_bytes = networking.route_mtu.min(device_mtu_bytes);
-        Ok(Self { families, device_mtu_bytes, route_mtu_bytes })
+        let no_udp_segmentation = networking.no_udp_segmentation;
+        Ok(Self { families, device_mtu_bytes, route_mtu_bytes, no_udp_segmentation })
     }
 
     /// Whether the pod speaks IPv6.
@@ -113,6 +116,7 @@ mod tests {
             gateway_mac: String::new(),
             device_mtu: 1500,
             route_mtu: 1450,
+            no_udp_segmentation: true,
         }
     }
 

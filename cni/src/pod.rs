@@ -80,6 +80,9 @@ impl Pod {
         if plan.has_ipv6() {
             self.prepare_ipv6(&link.name)?;
         }
+        if plan.no_udp_segmentation {
+            self.switch_udp_segmentation_off(&link.name)?;
+        }
         self.netlink.set_up(LOOPBACK_INDEX).await?;
         for family in &plan.families {
             self.netlink.add_address(link.index, family.address).await?;
@@ -88,6 +91,13 @@ impl Pod {
         for route in plan.routes(link.index) {
             self.netlink.replace_route(&route).await?;
         }
+        Ok(())
+    }
+
+    /// What a tunnel would carry as one superpacket is split before it leaves the pod. A kernel that has no such feature
+    /// never makes one.
+    fn switch_udp_segmentation_off(&self, ifname: &str) -> Result<(), CniError> {
+        self.netns.run(|| kinesin_netlink::switch_feature(ifname, "tx-udp-segmentation", false))??;
         Ok(())
     }
 

@@ -178,6 +178,7 @@ mod tests {
                 families: vec![family("10.0.0.5/32", "10.0.0.1"), family("fd00::5/128", "fd00::1")],
                 device_mtu_bytes: 1500,
                 route_mtu_bytes: 1450,
+                no_udp_segmentation: false,
             },
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     masquerade::Masquerade,
     policy::Policy,
     routing::Routing,
-    values::Families,
+    values::{Families, Underlay},
 };
 
 /// Registration of one implementation of trait object `T`.
@@ -72,6 +72,8 @@ pub struct BuildContext {
     pub auto_direct_node_routes: bool,
     /// Whether peers on other segments are skipped (`direct-routing-skip-unreachable`).
     pub direct_routing_skip_unreachable: bool,
+    /// Family of tunnels' outer headers (`underlay-protocol`).
+    pub underlay: Underlay,
     /// The backend's own section, `backendConfig.<name>`.
     pub section: Section,
 }

@@ -10,7 +10,7 @@ use crate::values::{Carrier, Families, Family};
 /// Makes the pods of other nodes reachable.
 ///
 /// # Behaviour
-/// - ROUTING-1: after `apply`, every peer is either in `paths` or in `unreachable` with a reason.
+/// - ROUTING-1: after `apply`, every peer that this backend carries is either in `paths` or in `unreachable` with a reason.
 /// - ROUTING-2: `apply` of the same state changes nothing in the kernel.
 /// - ROUTING-3: a peer or pod CIDR that left the state is removed, and nothing else is.
 /// - ROUTING-4: what the backend finds missing or altered in the kernel is put back.
@@ -60,7 +60,10 @@ pub struct LocalNode {
     pub pod_cidrs: Vec<IpNet>,
     /// Devices that carry traffic to other nodes; the first is preferred.
     pub uplinks: Vec<String>,
-    /// The router addresses, one per family.
+    /// Name of the chassis' device by which the node's own stack reaches pods; it need not be there yet.
+    pub host_device: String,
+    /// The router addresses: the first of each family is the one to use. One that the host device does not have yet is
+    /// about to be put there, and another one serves until then.
     pub router: Vec<IpAddr>,
     /// MTU of the uplink in bytes.
     pub mtu_bytes: u32,
@@ -73,6 +76,17 @@ pub struct Peer {
     pub addresses: Vec<IpAddr>,
     /// Its pod CIDRs.
     pub pod_cidrs: Vec<IpNet>,
+    /// What is to carry packets to it. A backend of another carrier only compares it with its own peers. Absent: whichever
+    /// backend is asked.
+    pub carrier: Option<Carrier>,
+}
+
+impl Peer {
+    /// Whether a backend of this carrier is to reach it.
+    #[must_use]
+    pub fn is_carried_by(&self, carrier: Carrier) -> bool {
+        self.carrier.is_none_or(|own| own == carrier)
+    }
 }
 
 /// What `apply` achieved.

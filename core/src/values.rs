@@ -179,6 +179,58 @@ pub enum Carrier {
     Geneve,
 }
 
+/// Family of the outer headers of tunnels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Underlay {
+    /// IPv4 between nodes that both have it, else IPv6.
+    #[default]
+    Auto,
+    /// IPv4 alone.
+    Ipv4,
+    /// IPv6 alone.
+    Ipv6,
+}
+
+impl Underlay {
+    /// The families that may be used, the preferred one first.
+    pub fn families(self) -> impl Iterator<Item = Family> {
+        let both: &[Family] = match self {
+            Self::Auto => &Family::ALL,
+            Self::Ipv4 => &[Family::V4],
+            Self::Ipv6 => &[Family::V6],
+        };
+        both.iter().copied()
+    }
+}
+
+impl Carrier {
+    /// Every carrier.
+    pub const ALL: [Self; 3] = [Self::Native, Self::Vxlan, Self::Geneve];
+
+    /// The UDP port of a tunnel unless another one is configured: as Linux and Cilium have it (IANA's for VXLAN is 4789),
+    /// and IANA's for Geneve. None for the network itself.
+    #[must_use]
+    pub fn default_port(self) -> Option<u16> {
+        match self {
+            Self::Native => None,
+            Self::Vxlan => Some(8472),
+            Self::Geneve => Some(6081),
+        }
+    }
+}
+
+/// The word for a carrier in configuration and objects: `native`, `vxlan`, `geneve`.
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

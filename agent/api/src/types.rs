@@ -149,6 +149,10 @@ pub struct EndpointNetworking {
     pub device_mtu: u32,
     /// MTU of the pod's routes in bytes: device MTU less what the carriers add.
     pub route_mtu: u32,
+    /// Whether the pod's kernel has to split UDP superpackets itself (`ethtool -K eth0 tx-udp-segmentation off`), which
+    /// tunnels over a virtual underlay need.
+    #[serde(default)]
+    pub no_udp_segmentation: bool,
 }
 
 /// One leased address.

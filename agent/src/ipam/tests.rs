@@ -29,6 +29,7 @@ use crate::{
     engine::{Datapath, Engine, EngineError},
     ipam::is_own,
     node::NodeLinks,
+    routing::Routings,
     selection::{Backends, modes},
     store::Store,
 };
@@ -138,10 +139,15 @@ impl Agent {
             enable_tcx: true,
             auto_direct_node_routes: true,
             direct_routing_skip_unreachable: false,
+            underlay: kinesin_core::values::Underlay::Auto,
             section,
         };
         let ipam = modes(&config, &Registry::collect().expect("linked"), &context).expect("built");
-        let backends = Backends { ipam, routing: Arc::new(NoPeers), chassis: Arc::new(NotingChassis::default()) };
+        let backends = Backends {
+            ipam,
+            routing: Routings::new(Arc::new(NoPeers), Vec::new()),
+            chassis: Arc::new(NotingChassis::default()),
+        };
         let store = Store::new(directory.join("state"));
         store.prepare().expect("directories");
         let pods = Arc::new(Pods::default());

@@ -2,13 +2,7 @@
 
 mod config;
 
-mod cidrs;
-
 mod neighbours;
-
-mod plan;
-
-mod ledger;
 
 mod backend;
 

@@ -73,6 +73,7 @@ impl World {
             enable_tcx: true,
             auto_direct_node_routes: direct,
             direct_routing_skip_unreachable: skip,
+            underlay: kinesin_core::values::Underlay::Auto,
             section: Section::new("native", serde_json::Map::new()),
         };
         (registry.routing("native").expect("registered").build)(&context).expect("valid")
@@ -107,6 +108,7 @@ fn peer(addresses: &[&str], cidrs: &[&str]) -> Peer {
     Peer {
         addresses: addresses.iter().map(|text| ip(text)).collect(),
         pod_cidrs: cidrs.iter().map(|text| net(text)).collect(),
+        carrier: None,
     }
 }
 
@@ -118,6 +120,7 @@ fn desired(peers: &[(&str, Peer)]) -> RoutingDesired {
             addresses: vec![ip("192.168.10.100"), ip("fd00:10::100")],
             pod_cidrs: vec![net("10.244.0.0/24"), net("fd00:244::/64")],
             uplinks: vec!["eth0".to_owned()],
+            host_device: "cilium_host".to_owned(),
             router: vec![],
             mtu_bytes: 1500,
         },

@@ -121,6 +121,7 @@ The keys of the ConfigMap cilium-config. files/keys.json is the table that core/
 {{- if hasKey $written "backends.ipam" -}}{{- $_ := unset $map "ipam" -}}{{- end -}}
 {{- if hasKey $written "backends.routing" -}}
   {{- $_ := unset $map "routing-mode" -}}
+  {{- $_ := unset $map "tunnel-protocol" -}}
   {{- $_ := unset $map "auto-direct-node-routes" -}}
 {{- end -}}
 {{- range $key, $value := $written -}}{{- $_ := set $map $key $value -}}{{- end -}}

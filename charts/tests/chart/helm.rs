@@ -19,6 +19,7 @@ pub(crate) const FIXTURES: &[&str] = &[
     "native",
     "dual-stack",
     "tunnel",
+    "geneve-by-registry-name",
     "registry-names",
     "other-names",
 ];

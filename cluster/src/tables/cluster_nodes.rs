@@ -15,6 +15,11 @@ use crate::{
     watch::{Source, watch},
 };
 
+/// Annotation of a CiliumNode: by what the node wants to be reached, `native`, `vxlan:PORT` or `geneve:PORT`.
+pub const CARRIER_PREFERRED: &str = "routing.kinesin.io/prefers";
+/// Annotation of a CiliumNode: everything that the node accepts, separated by commas.
+pub const CARRIERS_ACCEPTED: &str = "routing.kinesin.io/accepts";
+
 /// What a node's CiliumNode object says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterNode {
@@ -28,6 +33,10 @@ pub struct ClusterNode {
     pub health: Vec<IpAddr>,
     /// Ranges of the node's pods: `spec.ipam.podCIDRs`, then what pools allocated, each once.
     pub pod_cidrs: Vec<IpNet>,
+    /// By what it wants to be reached, such as `vxlan:8472`; empty if it says nothing.
+    pub carrier: String,
+    /// What it accepts, separated by commas; empty if it says nothing.
+    pub accepts: String,
     /// Boot ID; another one after a restart of the machine.
     pub boot_id: String,
 }
@@ -77,8 +86,14 @@ fn read(object: &DynamicObject) -> Result<ClusterNode, String> {
         router,
         health,
         pod_cidrs: parse_cidrs("spec.ipam", &texts)?,
+        carrier: annotation(object, CARRIER_PREFERRED),
+        accepts: annotation(object, CARRIERS_ACCEPTED),
         boot_id: spec.bootid.unwrap_or_default(),
     })
+}
+
+fn annotation(object: &DynamicObject, key: &str) -> String {
+    object.annotations().get(key).cloned().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
     crd::{CILIUM_INTERNAL_IP, CiliumNode, FamilyAddresses, INTERNAL_IP, NodeAddress, NodeSpec},
     error::ClusterError,
     request::within,
-    tables::IPAM_MODE,
+    tables::{CARRIER_PREFERRED, CARRIERS_ACCEPTED, IPAM_MODE},
 };
 
 /// What a node says about itself. It is complete: what is not in here any more is taken back.
@@ -34,6 +34,10 @@ pub struct NodePublication {
     pub health: Vec<IpAddr>,
     /// IPAM mode that the node prefers, in Cilium's words; empty to say none.
     pub ipam_mode: String,
+    /// By what the node wants to be reached, such as `vxlan:8472`; empty to say nothing.
+    pub carrier: String,
+    /// What it accepts, separated by commas; empty to say nothing.
+    pub accepts: String,
     /// Boot ID of the machine; empty if it is not known.
     pub boot_id: String,
 }
@@ -68,11 +72,15 @@ fn object(publication: &NodePublication) -> CiliumNode {
     if !publication.labels.is_empty() {
         object.metadata.labels = Some(publication.labels.clone());
     }
-    if !publication.ipam_mode.is_empty() {
-        // In the first write already, so that an operator never takes the node for one of its own mode.
-        let mode = (IPAM_MODE.to_owned(), publication.ipam_mode.clone());
-        object.metadata.annotations = Some(BTreeMap::from([mode]));
-    }
+    // In the first write already, so that an operator never takes the node for one of its own mode.
+    let said = [
+        (IPAM_MODE, &publication.ipam_mode),
+        (CARRIER_PREFERRED, &publication.carrier),
+        (CARRIERS_ACCEPTED, &publication.accepts),
+    ];
+    let said = said.into_iter().filter(|(_, text)| !text.is_empty());
+    let annotations: BTreeMap<String, String> = said.map(|(key, text)| (key.to_owned(), text.clone())).collect();
+    object.metadata.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
     object.metadata.owner_references = publication.node_uid.as_ref().map(|uid| {
         vec![OwnerReference {
             api_version: "v1".to_owned(),
@@ -101,6 +109,8 @@ mod tests {
             router: vec!["10.244.0.7".parse().unwrap()],
             health: vec!["fd00:10::9".parse().unwrap(), "10.244.0.9".parse().unwrap()],
             ipam_mode: "cluster-pool".to_owned(),
+            carrier: "vxlan:8472".to_owned(),
+            accepts: "native,vxlan:8472".to_owned(),
             boot_id: "b1".to_owned(),
         };
         let expected = json!({
@@ -109,7 +119,11 @@ mod tests {
             "metadata": {
                 "name": "w1",
                 "labels": {"zone": "a"},
-                "annotations": {"ipam.kinesin.io/mode": "cluster-pool"},
+                "annotations": {
+                    "ipam.kinesin.io/mode": "cluster-pool",
+                    "routing.kinesin.io/prefers": "vxlan:8472",
+                    "routing.kinesin.io/accepts": "native,vxlan:8472",
+                },
                 "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "w1", "uid": "u1"}],
             },
             "spec": {

@@ -136,6 +136,7 @@ async fn create(
         gateway_mac: request.host_mac.clone(),
         device_mtu: 1480,
         route_mtu: 1430,
+        no_udp_segmentation: true,
     });
     let mut spec = request;
     if let Some(mac) = &shared.mac {

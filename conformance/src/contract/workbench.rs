@@ -117,6 +117,7 @@ fn context(backend: &str, families: Families, state_dir: &Path) -> BuildContext 
         enable_tcx: true,
         auto_direct_node_routes: true,
         direct_routing_skip_unreachable: false,
+        underlay: kinesin_core::values::Underlay::Auto,
         section: Section::new(backend, Map::new()),
     }
 }

@@ -57,8 +57,9 @@ pub fn to_config_map(values: &str) -> Result<BTreeMap<String, String>, ConfigErr
         map.remove("ipam");
     }
     if names_backend("backends.routing") {
-        map.remove("routing-mode");
-        map.remove("auto-direct-node-routes");
+        for alias in ["routing-mode", "tunnel-protocol", "auto-direct-node-routes"] {
+            map.remove(alias);
+        }
     }
     let set: BTreeSet<String> = written.iter().map(|written| written.key.clone()).collect();
     map.extend(written.into_iter().map(|written| (written.key, written.value)));

@@ -15,7 +15,10 @@ use super::{
     section::Section,
     tree::{CniConfig, Config, Entry, HealthConfig, KubernetesConfig},
 };
-use crate::{combination::Selection, values::Families};
+use crate::{
+    combination::Selection,
+    values::{Families, Underlay},
+};
 
 /// The typed tree, or everything that is wrong.
 pub(super) fn resolve(layers: Layers) -> Result<Config, ConfigError> {
@@ -231,11 +234,18 @@ impl Checked {
             ipv4_native_routing_cidr: self.network("ipv4-native-routing-cidr"),
             ipv6_native_routing_cidr: self.network("ipv6-native-routing-cidr"),
             auto_direct_node_routes: self.is_on("auto-direct-node-routes"),
+            direct_routes_beside_tunnels: !self.values.contains_key("auto-direct-node-routes")
+                || self.is_on("auto-direct-node-routes"),
             direct_routing_skip_unreachable: self.is_on("direct-routing-skip-unreachable"),
             devices: words(self.get("devices")).map(str::to_owned).collect(),
             force_device_detection: self.is_on("force-device-detection"),
             mtu_bytes: nonzero("mtu"),
             enable_tcx: self.is_on("enable-tcx"),
+            underlay: match self.get("underlay-protocol") {
+                "ipv4" => Underlay::Ipv4,
+                "ipv6" => Underlay::Ipv6,
+                _ => Underlay::Auto,
+            },
             tunnel_port: nonzero("tunnel-port"),
             debug: self.is_on("debug"),
             cluster_name: self.get("cluster-name").to_owned(),

@@ -24,6 +24,7 @@ use super::{
 const CONDITIONAL: &[(&str, &str)] = &[
     ("ipam", "unless backends.ipam is set"),
     ("routing-mode", "unless backends.routing is set"),
+    ("tunnel-protocol", "unless backends.routing is set"),
     ("auto-direct-node-routes", "under routingMode native"),
 ];
 

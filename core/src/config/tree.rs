@@ -15,7 +15,10 @@ use super::{
     resolve,
     section::Section,
 };
-use crate::{combination::Selection, values::Families};
+use crate::{
+    combination::Selection,
+    values::{Families, Underlay},
+};
 
 /// An accepted configuration.
 ///
@@ -32,6 +35,9 @@ pub struct Config {
     pub ipv6_native_routing_cidr: Option<IpNet>,
     /// `auto-direct-node-routes`: whether routes to other nodes' pod CIDRs are set; always false under a tunnel.
     pub auto_direct_node_routes: bool,
+    /// Whether direct routes are set to nodes that are still reached natively while this one prefers a tunnel: unless
+    /// `auto-direct-node-routes` was written as false.
+    pub direct_routes_beside_tunnels: bool,
     /// `direct-routing-skip-unreachable`: whether nodes on other segments are left out instead of reported.
     pub direct_routing_skip_unreachable: bool,
     /// `devices`: names of the underlay devices, a `+` at the end standing for any suffix; empty for detection.
@@ -42,6 +48,8 @@ pub struct Config {
     pub mtu_bytes: Option<u16>,
     /// `enable-tcx`: whether programs may be attached by tcx; clsact otherwise.
     pub enable_tcx: bool,
+    /// `underlay-protocol`: family of the tunnels' outer headers.
+    pub underlay: Underlay,
     /// `tunnel-port`: absent for the protocol's own (VXLAN 8472, Geneve 6081).
     pub tunnel_port: Option<u16>,
     /// `debug`: whether the log has debug lines.

@@ -8,6 +8,7 @@
 
 mod address;
 mod error;
+mod feature;
 mod filter;
 mod handle;
 mod link;
@@ -19,6 +20,7 @@ mod sysctl;
 mod watch;
 
 pub use error::NetlinkError;
+pub use feature::switch_feature;
 pub use filter::BpfFilter;
 pub use handle::Netlink;
 pub use link::{Link, LinkKind, VethSpec};

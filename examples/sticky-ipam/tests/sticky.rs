@@ -22,6 +22,7 @@ async fn start(state_dir: &Path) -> Result<Arc<dyn Ipam>, Box<dyn Error>> {
         enable_tcx: true,
         auto_direct_node_routes: true,
         direct_routing_skip_unreachable: false,
+        underlay: kinesin_core::values::Underlay::Auto,
         section: Section::new("sticky", serde_json::Map::new()),
     };
     let ipam = (Registry::collect()?.ipam("sticky")?.build)(&context)?;

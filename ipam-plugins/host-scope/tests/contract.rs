@@ -24,6 +24,7 @@ fn backend_with(section: serde_json::Value) -> Arc<dyn Ipam> {
         enable_tcx: true,
         auto_direct_node_routes: true,
         direct_routing_skip_unreachable: false,
+        underlay: kinesin_core::values::Underlay::Auto,
         section: Section::new("host_scope", section),
     };
     (registry.ipam("host_scope").expect("registered").build)(&context).expect("valid")

@@ -29,6 +29,7 @@ use crate::{
         Mode, Modes,
         pool::{Known, KnownPod, PodFacts},
     },
+    routing::Routings,
     selection::Backends,
     store::{NodeRecord, Store},
 };
@@ -146,6 +147,7 @@ async fn start(directory: &std::path::Path) -> Node {
         enable_tcx: true,
         auto_direct_node_routes: true,
         direct_routing_skip_unreachable: false,
+        underlay: kinesin_core::values::Underlay::Auto,
         section: Section::new("host_scope", serde_json::Map::new()),
     };
     let registry = Registry::collect().expect("host_scope is linked");
@@ -153,7 +155,7 @@ async fn start(directory: &std::path::Path) -> Node {
     let mode = Mode { name: "host_scope".to_owned(), source: BlockSource::NodePodCidrs, ipam };
     let ipam = Modes::new(mode, Vec::new());
     let chassis = Arc::new(NotingChassis::default());
-    let backends = Backends { ipam, routing: Arc::new(NoPeers), chassis: chassis.clone() };
+    let backends = Backends { ipam, routing: Routings::new(Arc::new(NoPeers), Vec::new()), chassis: chassis.clone() };
     let store = Store::new(directory.join("state"));
     store.prepare().expect("directories");
     let engine = Engine::new(config, "n1".to_owned(), backends, store, Arc::new(Pods::default()));

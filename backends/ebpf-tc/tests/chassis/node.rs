@@ -267,6 +267,7 @@ fn build(directory: &TempDir, ways: Ways, slots: &BTreeMap<String, PathBuf>) -> 
         enable_tcx: ways != Ways::Filters,
         auto_direct_node_routes: true,
         direct_routing_skip_unreachable: false,
+        underlay: kinesin_core::values::Underlay::Auto,
         section: Section::new("ebpf", section),
     };
     let registry = Registry::collect().expect("registry");

@@ -250,15 +250,16 @@ fn peers() -> impl Strategy<Value = Vec<Peer>> {
     let number = 1_u8..6;
     let peer = (number.clone(), number, 0_u8..10).prop_map(|(address, cidr, oddity)| {
         let (addresses, pod_cidrs) = (peer(address).addresses, peer(cidr).pod_cidrs);
-        match oddity {
-            0 => Peer { addresses: vec![], pod_cidrs },
-            1 => Peer { addresses, pod_cidrs: vec![] },
-            2 => Peer { addresses: vec![ip("203.0.113.7"), ip("2001:db8::7")], pod_cidrs },
-            3 => Peer { addresses: of(&addresses, Family::V4), pod_cidrs },
-            4 => Peer { addresses: of(&addresses, Family::V6), pod_cidrs },
-            5 => Peer { addresses, pod_cidrs: pod_cidrs.into_iter().chain([net("0.0.0.0/0")]).collect() },
-            _ => Peer { addresses, pod_cidrs },
-        }
+        let (addresses, pod_cidrs) = match oddity {
+            0 => (vec![], pod_cidrs),
+            1 => (addresses, vec![]),
+            2 => (vec![ip("203.0.113.7"), ip("2001:db8::7")], pod_cidrs),
+            3 => (of(&addresses, Family::V4), pod_cidrs),
+            4 => (of(&addresses, Family::V6), pod_cidrs),
+            5 => (addresses, pod_cidrs.into_iter().chain([net("0.0.0.0/0")]).collect()),
+            _ => (addresses, pod_cidrs),
+        };
+        Peer { addresses, pod_cidrs, carrier: None }
     });
     prop::collection::vec(peer, 0..6)
 }

@@ -19,6 +19,10 @@ use crate::{
 
 /// Name of the nodes' uplink.
 pub(super) const UPLINK: &str = "eth0";
+/// Name of the chassis' device, by which the node's own stack reaches pods.
+pub(super) const HOST_DEVICE: &str = "cilium_host";
+/// The addresses that it has.
+const ROUTER: [&str; 2] = ["10.244.0.1/32", "fd00:244::1/128"];
 
 /// How instances of one implementation are made.
 #[derive(Debug)]
@@ -70,6 +74,7 @@ impl<'a> Node<'a> {
             .wait("netlink", async {
                 let netlink = Netlink::new().map_err(|error| error.to_string())?;
                 make_uplink(&netlink).await.map_err(|error| error.to_string())?;
+                make_host_device(&netlink).await.map_err(|error| error.to_string())?;
                 let known = netlink.addresses().await.map_err(|error| error.to_string())?;
                 let watch = Watch::start(known.into_iter().collect()).map_err(|error| error.to_string())?;
                 Ok::<_, String>((netlink, RefCell::new(watch)))
@@ -137,7 +142,8 @@ impl<'a> Node<'a> {
                 addresses: vec![ip("192.168.10.100"), ip("fd00:10::100")],
                 pod_cidrs: vec![net("10.244.0.0/24"), net("fd00:244::/64")],
                 uplinks: vec![UPLINK.to_owned()],
-                router: vec![ip("10.244.0.1"), ip("fd00:244::1")],
+                host_device: HOST_DEVICE.to_owned(),
+                router: ROUTER.map(|address| net(address).addr()).to_vec(),
                 mtu_bytes: 1500,
             },
             peers: peers.iter().map(|(name, peer)| ((*name).to_owned(), peer.clone())).collect(),
@@ -165,6 +171,23 @@ async fn make_uplink(netlink: &Netlink) -> Result<(), Box<dyn std::error::Error 
     Ok(())
 }
 
+/// The host device as a chassis makes it: a pair on which nobody is asked for neighbours.
+async fn make_host_device(netlink: &Netlink) -> Result<(), NetlinkError> {
+    let peer_name = "cilium_net";
+    let spec = VethSpec { name: HOST_DEVICE, mac: None, peer_name, peer_mac: None, peer_netns: None, mtu: None };
+    netlink.add_veth(&spec).await?;
+    for name in [HOST_DEVICE, peer_name] {
+        let index = netlink.link(name).await?.index;
+        netlink.set_noarp(index).await?;
+        netlink.set_up(index).await?;
+    }
+    let index = netlink.link(HOST_DEVICE).await?.index;
+    for address in ROUTER {
+        netlink.add_address(index, net(address)).await?;
+    }
+    Ok(())
+}
+
 /// An error with its cause.
 fn told(error: &RoutingError) -> String {
     let source = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -176,6 +199,7 @@ pub(super) fn peer(number: u8) -> Peer {
     Peer {
         addresses: vec![ip(&format!("192.168.10.{number}")), ip(&format!("fd00:10::{number}"))],
         pod_cidrs: vec![net(&format!("10.244.{number}.0/24")), net(&format!("fd00:244:{number}::/64"))],
+        carrier: None,
     }
 }
 

@@ -108,7 +108,13 @@ fn empty_values_give_a_map_that_loads_as_the_defaults() {
 
 #[test]
 fn tunnel_and_registry_names_bring_no_contradiction_of_their_own() {
-    for values in ["routingMode: tunnel", "backends: {routing: vxlan}", "backends: {ipam: third, routing: own}"] {
+    for values in [
+        "routingMode: tunnel",
+        "routingMode: tunnel\ntunnelProtocol: geneve",
+        "backends: {routing: vxlan}",
+        "backends: {routing: geneve}",
+        "backends: {ipam: third, routing: own}",
+    ] {
         let flags = map(values).into_iter().collect();
         let loaded = Config::load(&Sources { flags, ..Sources::default() });
         assert!(loaded.is_ok(), "{values}: {loaded:?}");

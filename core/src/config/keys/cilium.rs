@@ -158,7 +158,6 @@ pub(super) const KEYS: &[Key] = &[
     key("enable-ipv4-big-tcp", "enableIPv4BIGTCP", Bool, "false", "BIG TCP"),
     key("enable-ipv6-big-tcp", "enableIPv6BIGTCP", Bool, "false", "BIG TCP"),
     key("tunnel-source-port-range", "tunnelSourcePortRange", Text, "0-0", "a tunnel's source port range"),
-    key("underlay-protocol", "underlayProtocol", Choice(&["auto", "ipv4", "ipv6"]), "ipv4", "tunnels over another family"),
     key("enable-bpf-tproxy", "bpf.tproxy", Bool, "false", L7),
     key("vlan-bpf-bypass", "bpf.vlanBypass", List, "", "VLANs on the underlay"),
     key("enable-sctp", "sctp.enabled", Bool, "false", "SCTP"),

@@ -1,8 +1,9 @@
 //! Keys that have an effect here.
 //!
-//! Three defaults differ from Cilium's: `ipam` is `kubernetes` (Cilium: `cluster-pool`), so that a cluster whose nodes have pod
-//! CIDRs needs no operator to start; `routing-mode` is `native` (Cilium: `tunnel`, which is not built yet), and
-//! `auto-direct-node-routes` is `true` (Cilium: `false`), so that nodes on one segment reach each other's pods.
+//! Four defaults differ from Cilium's: `ipam` is `kubernetes` (Cilium: `cluster-pool`), so that a cluster whose nodes have pod
+//! CIDRs needs no operator to start; `routing-mode` is `native` (Cilium: `tunnel`), and
+//! `auto-direct-node-routes` is `true` (Cilium: `false`), so that nodes on one segment reach each other's pods;
+//! `underlay-protocol` is `auto` (Cilium: `ipv4`), so that tunnels work between nodes that have IPv6 alone.
 
 use super::{
     Class::{Backend, Ours},
@@ -35,6 +36,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("ipv6-native-routing-cidr", "ipv6NativeRoutingCIDR", Cidr(V6), "", "IPv6 destinations that the network routes by itself", Ours),
     Key::new("auto-direct-node-routes", "autoDirectNodeRoutes", Bool, "true", "Whether routes to other nodes' pod CIDRs are set", Ours),
     Key::new("direct-routing-skip-unreachable", "directRoutingSkipUnreachable", Bool, "false", "Whether nodes on other segments are left out of the direct routes instead of reported", Ours),
+    Key::new("underlay-protocol", "underlayProtocol", Choice(&["auto", "ipv4", "ipv6"]), "auto", "Family of the tunnels' outer headers; auto is IPv4 between nodes that both have it, else IPv6", Ours),
     Key::new("tunnel-port", "tunnelPort", Int(0, 65535), "0", "UDP port of the tunnel, closed to pods in every mode; 0 for the protocol's own", Ours),
 
     // Devices.

@@ -134,6 +134,7 @@ mod tests {
             let peer = Peer {
                 addresses: vec![address.parse().expect("an address")],
                 pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().expect("a network")).collect(),
+                carrier: None,
             };
             ((*name).to_owned(), peer)
         });
@@ -144,6 +145,7 @@ mod tests {
                 addresses: vec!["192.168.10.100".parse().expect("an address")],
                 pod_cidrs: vec!["10.244.0.0/24".parse().expect("a network")],
                 uplinks: vec!["eth0".to_owned()],
+                host_device: "cilium_host".to_owned(),
                 router: Vec::new(),
                 mtu_bytes: 1500,
             },

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use kinesin_netlink::{Route, TABLE_MAIN};
 
+use crate::ledger::Entry;
+
 /// `RTPROT_KERNEL`: what the reference shows for direct node routes (6.8).
 pub(crate) const PROTOCOL: u8 = 2;
 /// What the kernel makes of metric 0 in IPv6 (`IP6_RT_PRIO_USER`, Linux `include/uapi/linux/ipv6_route.h`).
@@ -21,6 +23,16 @@ pub(crate) enum Change {
     Remove(Route),
 }
 
+impl Change {
+    /// The destination of a route that this step makes.
+    pub(crate) fn made(&self) -> Option<IpNet> {
+        match self {
+            Self::Add(route) | Self::PutBack(route) => Some(route.dst),
+            Self::Remove(_) => None,
+        }
+    }
+}
+
 /// The steps, and what another program's routes stand in the way of.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -28,19 +40,32 @@ pub(crate) struct Plan {
     pub(crate) blocked: BTreeMap<IpNet, Route>,
 }
 
-/// A direct route as this backend makes it.
-pub(crate) fn direct_route(dst: IpNet, via: std::net::IpAddr, dev: u32) -> Route {
-    let metric = if dst.addr().is_ipv6() { IPV6_METRIC } else { 0 };
-    Route { via: Some(via), metric, ..Route::new(dst, dev, PROTOCOL) }
+/// A route as a backend makes it.
+pub(crate) fn route_of(dst: IpNet, entry: &Entry, dev: u32) -> Route {
+    Route { via: entry.via, src: entry.src, mtu: entry.mtu_bytes, ..bare_route(dst, dev) }
 }
 
-/// Compares the desired routes with the kernel's; `listed` are those that an earlier `apply` made.
+/// A route of this node to another one's pod CIDR by a device: what says how is to be added.
+#[must_use]
+pub fn bare_route(dst: IpNet, dev: u32) -> Route {
+    let metric = if dst.addr().is_ipv6() { IPV6_METRIC } else { 0 };
+    Route { metric, ..Route::new(dst, dev, PROTOCOL) }
+}
+
+/// Compares the desired routes with the kernel's; `listed` are those that an earlier `apply` made, `others` those that other
+/// backends of this node made.
 ///
 /// - A listed route that is no longer desired goes, unless it has been altered: then it is somebody else's now.
 /// - A listed route that is missing or altered is put back.
+/// - What another backend of this node made is replaced without a gap: a peer changes its carrier.
 /// - Whatever else holds the place of a desired route stays; the destination is blocked, unless that route does the
 ///   same job.
-pub(crate) fn plan(desired: &BTreeMap<IpNet, Route>, listed: &BTreeMap<IpNet, Route>, actual: &[Route]) -> Plan {
+pub(crate) fn plan(
+    desired: &BTreeMap<IpNet, Route>,
+    listed: &BTreeMap<IpNet, Route>,
+    others: &[Route],
+    actual: &[Route],
+) -> Plan {
     let mut plan = Plan::default();
     let wanted: BTreeSet<IpNet> = desired.keys().chain(listed.keys()).copied().collect();
     let mut places: BTreeMap<IpNet, Vec<&Route>> = BTreeMap::new();
@@ -64,6 +89,7 @@ pub(crate) fn plan(desired: &BTreeMap<IpNet, Route>, listed: &BTreeMap<IpNet, Ro
         match holder {
             _ if listed.contains_key(dst) => plan.changes.push(Change::PutBack(route.clone())),
             None => plan.changes.push(Change::Add(route.clone())),
+            Some(other) if others.contains(other) => plan.changes.push(Change::PutBack(route.clone())),
             Some(other) if (other.via, other.dev) == (route.via, route.dev) => {}
             Some(other) => {
                 plan.blocked.insert(*dst, (*other).clone());
@@ -82,7 +108,7 @@ mod tests {
     }
 
     fn route(dst: &str, via: &str) -> Route {
-        direct_route(net(dst), via.parse().expect("an address"), 2)
+        Route { via: Some(via.parse().expect("an address")), ..bare_route(net(dst), 2) }
     }
 
     fn by_dst(routes: &[Route]) -> BTreeMap<IpNet, Route> {
@@ -126,7 +152,7 @@ mod tests {
             ("no longer wanted and altered", none, one, std::slice::from_ref(&elsewhere), vec![], 0),
         ];
         for (what, desired, listed, actual, changes, blocked) in cases {
-            let plan = plan(&by_dst(desired), &by_dst(listed), actual);
+            let plan = plan(&by_dst(desired), &by_dst(listed), &[], actual);
             assert_eq!((plan.changes, plan.blocked.len()), (changes, blocked), "{what}");
         }
     }
@@ -134,7 +160,26 @@ mod tests {
     #[test]
     fn foreign_routes_that_nobody_wants_are_not_touched() {
         let foreign = [route("10.9.0.0/16", "10.0.0.1"), route("fd09::/64", "fd00::1")];
-        assert_eq!(plan(&BTreeMap::new(), &BTreeMap::new(), &foreign), Plan::default());
+        assert_eq!(plan(&BTreeMap::new(), &BTreeMap::new(), &[], &foreign), Plan::default());
+    }
+
+    #[test]
+    fn a_route_changes_hands_in_one_step() {
+        let native = route("10.244.1.0/24", "10.0.0.11");
+        let tunnel = Route { dev: 7, mtu: Some(1450), ..route("10.244.1.0/24", "10.244.0.5") };
+        let none = BTreeMap::new();
+        let taken = plan(
+            &by_dst(std::slice::from_ref(&tunnel)),
+            &none,
+            std::slice::from_ref(&native),
+            std::slice::from_ref(&native),
+        );
+        assert_eq!(taken, Plan { changes: vec![Change::PutBack(tunnel.clone())], blocked: BTreeMap::new() });
+        // The one that had it finds it altered, and leaves it.
+        assert_eq!(
+            plan(&none, &by_dst(std::slice::from_ref(&native)), &[], std::slice::from_ref(&tunnel)),
+            Plan::default()
+        );
     }
 
     #[test]

@@ -1,0 +1,345 @@
+//! The node's routing backends: one by which it wants to be reached, and others that reach nodes of another carrier.
+//!
+//! A cluster changes its carrier while it runs, node by node. `carriers` says what carries packets to which node; here each
+//! backend gets its own nodes, and one that has none any more retires.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kinesin_core::{
+    chassis::Tunnel,
+    routing::{Peer, Routing, RoutingDesired, RoutingError, RoutingReport},
+    values::{Carrier, Family},
+};
+
+use crate::{
+    carriers::{self, Carriers, Format},
+    engine::{Engine, State},
+};
+
+/// How long a carrier is accepted after the last node has stopped preferring it. Announcements need milliseconds; a node
+/// whose API server is away falls back on nothing, so there is no point in waiting for it.
+pub(crate) const HOLD: Duration = Duration::from_secs(30);
+
+/// Every routing backend that can run on this node, at most one for each carrier.
+#[derive(Debug, Clone)]
+pub(crate) struct Routings {
+    preferred: Arc<dyn Routing>,
+    others: Vec<Arc<dyn Routing>>,
+}
+
+impl Routings {
+    pub(crate) fn new(preferred: Arc<dyn Routing>, others: Vec<Arc<dyn Routing>>) -> Self {
+        let mut taken = BTreeSet::from([preferred.carrier()]);
+        let others = others.into_iter().filter(|other| taken.insert(other.carrier())).collect();
+        Self { preferred, others }
+    }
+
+    /// What the configuration chose.
+    pub(crate) fn preferred(&self) -> &dyn Routing {
+        self.preferred.as_ref()
+    }
+
+    /// Every backend, the preferred one first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<dyn Routing>> {
+        std::iter::once(&self.preferred).chain(&self.others)
+    }
+
+    fn carriers(&self) -> BTreeSet<Carrier> {
+        self.all().map(|backend| backend.carrier()).collect()
+    }
+
+    /// Bytes that the most expensive of these carriers adds on an underlay of one of these families.
+    fn overhead_bytes(&self, carriers: &Carriers, families: &[Family]) -> u16 {
+        let accepted = self.all().filter(|backend| carriers.accepts.contains_key(&backend.carrier()));
+        accepted.flat_map(|backend| families.iter().map(|family| backend.overhead_bytes(*family))).max().unwrap_or(0)
+    }
+
+    /// Gives each backend its nodes; `last` is what carried packets to them before, absent after a start.
+    ///
+    /// A backend that gains a node goes before the one that loses it, so that the node's route is replaced and not missed.
+    ///
+    /// # Errors
+    /// What the preferred backend says of all its nodes. Another's trouble is its nodes' alone.
+    pub(crate) async fn apply(
+        &self,
+        mut desired: RoutingDesired,
+        carriers: &Carriers,
+        last: Option<&BTreeMap<String, Carrier>>,
+    ) -> Result<RoutingReport, RoutingError> {
+        desired.peers.retain(|name, _| carriers.by_peer.contains_key(name));
+        for (name, peer) in &mut desired.peers {
+            peer.carrier = carriers.by_peer.get(name).copied();
+        }
+        let mut report = RoutingReport { unreachable: carriers.impossible.clone(), ..RoutingReport::default() };
+        let gains = |backend: &Arc<dyn Routing>| {
+            let own = backend.carrier();
+            last.is_some_and(|last| {
+                carriers
+                    .by_peer
+                    .iter()
+                    .any(|(name, carrier)| *carrier == own && last.get(name).is_some_and(|was| *was != own))
+            })
+        };
+        let mut ordered: Vec<&Arc<dyn Routing>> = self.all().collect();
+        ordered.sort_by_key(|backend| !gains(backend));
+        for backend in ordered {
+            let carrier = backend.carrier();
+            let is_preferred = carrier == self.preferred.carrier();
+            if is_preferred || carriers.uses(carrier) {
+                match backend.apply(&desired).await {
+                    Ok(found) => {
+                        report.paths.extend(found.paths);
+                        report.changes += found.changes;
+                        report.unreachable.extend(found.unreachable);
+                    }
+                    Err(error) if is_preferred => return Err(error),
+                    Err(error) => {
+                        let lost = carriers.by_peer.iter().filter(|(_, used)| **used == carrier);
+                        report.unreachable.extend(lost.map(|(name, _)| (name.clone(), format!("{carrier}: {error}"))));
+                    }
+                }
+            } else if last.is_none_or(|last| last.values().any(|used| *used == carrier)) {
+                // Also after a start: an earlier run may have used it.
+                backend.retire().await?;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Removes what any of them has made; the answer is what is left.
+    pub(crate) async fn retire(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for backend in self.all() {
+            left.extend(backend.retire().await.err().map(|error| error.to_string()));
+        }
+        left
+    }
+}
+
+impl Engine {
+    /// What carries packets to which node, by what the nodes announce now.
+    pub(crate) fn carriers(&self, state: &mut State) -> Carriers {
+        let own = Format::new(self.backends.routing.preferred().carrier(), self.config.tunnel_port);
+        let have = self.backends.routing.carriers();
+        let now = Instant::now();
+        if state.wanted.is_empty() {
+            // What an earlier run announced, others may send.
+            state.wanted.extend(state.node.announced.accepts.iter().map(|format| (*format, now)));
+        }
+        let peers = state.node.peers.iter().map(|(name, peer)| (name, &peer.carriers));
+        for format in carriers::decide(own, &have, [], peers.clone()).formats() {
+            state.wanted.insert(format, now);
+        }
+        state.wanted.retain(|_, last| now.duration_since(*last) < HOLD);
+        carriers::decide(own, &have, state.wanted.keys().copied(), peers)
+    }
+
+    /// Wakes a pass when what is only held can go.
+    pub(crate) fn look_again_when_held_is_over(self: &Arc<Self>, state: &State) {
+        let now = Instant::now();
+        let held = state.wanted.values().map(|last| now.duration_since(*last)).max().unwrap_or_default();
+        if held > Duration::from_secs(1) && !self.is_waiting_for_hold.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            let engine = Arc::downgrade(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(HOLD.saturating_sub(held) + Duration::from_millis(100)).await;
+                if let Some(engine) = engine.upgrade() {
+                    engine.is_waiting_for_hold.store(false, std::sync::atomic::Ordering::SeqCst);
+                    engine.wakes.datapath.notify_one();
+                }
+            });
+        }
+    }
+
+    /// Bytes that carriers in use take from a packet: those of the largest headers.
+    pub(crate) fn overhead_bytes(&self, state: &State, carriers: &Carriers) -> u16 {
+        let own = &state.node.internal_ips;
+        let has = |family: &Family| own.is_empty() || own.iter().any(|ip| Family::of(ip) == *family);
+        // The family that the next node would be reached by, and those by which others are.
+        let mut families: Vec<Family> = self.config.underlay.families().filter(has).take(1).collect();
+        let paths = state.datapath.iter().flat_map(|datapath| &datapath.paths);
+        families.extend(paths.filter(|path| path.carrier != Carrier::Native).map(|path| Family::of(&path.node)));
+        families.sort_unstable();
+        families.dedup();
+        self.backends.routing.overhead_bytes(carriers, &families)
+    }
+}
+
+/// The tunnels that the chassis opens.
+pub(crate) fn tunnels(carriers: &Carriers) -> Vec<Tunnel> {
+    carriers.formats().filter_map(|format| Some(Tunnel { carrier: format.carrier, port: format.port? })).collect()
+}
+
+/// The first underlay address of each family.
+pub(crate) fn first_of_each_family(addresses: &[std::net::IpAddr]) -> Vec<std::net::IpAddr> {
+    let first = |family| addresses.iter().find(|ip| Family::of(ip) == family).copied();
+    Family::ALL.into_iter().filter_map(first).collect()
+}
+
+/// A peer as routing sees it.
+pub(crate) fn peer(record: &crate::store::PeerRecord) -> Peer {
+    Peer { addresses: record.addresses.clone(), pod_cidrs: record.pod_cidrs.clone(), carrier: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use kinesin_core::{
+        routing::{LocalNode, Path},
+        values::Families,
+    };
+
+    use super::*;
+    use crate::carriers::Said;
+
+    /// Carries every peer that it is given, and notes what it was asked.
+    #[derive(Debug)]
+    struct Noting {
+        carrier: Carrier,
+        fails: bool,
+        log: Arc<Mutex<Vec<String>>>,
+    }
+
+    #[async_trait]
+    impl Routing for Noting {
+        fn carrier(&self) -> Carrier {
+            self.carrier
+        }
+
+        fn overhead_bytes(&self, underlay: Family) -> u16 {
+            match (self.carrier, underlay) {
+                (Carrier::Native, _) => 0,
+                (_, Family::V4) => 50,
+                (_, Family::V6) => 70,
+            }
+        }
+
+        async fn apply(&self, desired: &RoutingDesired) -> Result<RoutingReport, RoutingError> {
+            self.log.lock().expect("no panic").push(format!("{} applies", self.carrier));
+            if self.fails {
+                return Err(RoutingError::Uplink { device: "eth0".to_owned(), reason: "it is down".to_owned() });
+            }
+            let own = desired.peers.values().filter(|peer| peer.is_carried_by(self.carrier));
+            let path = |peer: &Peer| {
+                let (prefix, node) = (peer.pod_cidrs[0], peer.addresses[0]);
+                Path { prefix, node, carrier: self.carrier, next_hop: None }
+            };
+            Ok(RoutingReport { paths: own.map(path).collect(), ..RoutingReport::default() })
+        }
+
+        async fn retire(&self) -> Result<(), RoutingError> {
+            self.log.lock().expect("no panic").push(format!("{} retires", self.carrier));
+            Ok(())
+        }
+    }
+
+    struct World {
+        routings: Routings,
+        own: Format,
+        log: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl World {
+        fn new(preferred: Carrier, fails: &[Carrier]) -> Self {
+            let log = Arc::<Mutex<Vec<String>>>::default();
+            let backend = |carrier| -> Arc<dyn Routing> {
+                Arc::new(Noting { carrier, fails: fails.contains(&carrier), log: log.clone() })
+            };
+            let others = Carrier::ALL.into_iter().map(backend).collect();
+            Self { routings: Routings::new(backend(preferred), others), own: Format::new(preferred, None), log }
+        }
+
+        fn carriers(&self, peers: &[(&str, Carrier)]) -> Carriers {
+            let said: Vec<(String, Said)> = peers
+                .iter()
+                .map(|(name, carrier)| {
+                    let format = Format::new(*carrier, None);
+                    ((*name).to_owned(), Said { prefers: Some(format), accepts: [format].into() })
+                })
+                .collect();
+            carriers::decide(self.own, &self.routings.carriers(), [], said.iter().map(|(name, said)| (name, said)))
+        }
+
+        async fn apply(
+            &self,
+            peers: &[(&str, Carrier)],
+            last: Option<&[(&str, Carrier)]>,
+        ) -> (Result<RoutingReport, RoutingError>, Vec<String>) {
+            let peer = |number: usize| Peer {
+                addresses: vec![[10, 0, 0, number as u8].into()],
+                pod_cidrs: vec![format!("10.244.{number}.0/24").parse().expect("a network")],
+                carrier: None,
+            };
+            let desired = RoutingDesired {
+                local: LocalNode {
+                    name: "local".to_owned(),
+                    families: Families::DUAL,
+                    addresses: Vec::new(),
+                    pod_cidrs: Vec::new(),
+                    uplinks: Vec::new(),
+                    host_device: String::new(),
+                    router: Vec::new(),
+                    mtu_bytes: 1500,
+                },
+                peers: peers.iter().enumerate().map(|(at, (name, _))| ((*name).to_owned(), peer(at + 1))).collect(),
+            };
+            let last: Option<BTreeMap<String, Carrier>> =
+                last.map(|last| last.iter().map(|(name, carrier)| ((*name).to_owned(), *carrier)).collect());
+            let report = self.routings.apply(desired, &self.carriers(peers), last.as_ref()).await;
+            (report, std::mem::take(&mut *self.log.lock().expect("no panic")))
+        }
+    }
+
+    #[tokio::test]
+    async fn each_node_is_reached_by_the_backend_of_its_carrier() {
+        let world = World::new(Carrier::Vxlan, &[]);
+        let peers = [("w1", Carrier::Vxlan), ("w2", Carrier::Native)];
+        let (report, log) = world.apply(&peers, None).await;
+        let mut carriers: Vec<Carrier> = report.expect("applied").paths.iter().map(|path| path.carrier).collect();
+        carriers.sort();
+        assert_eq!(carriers, [Carrier::Native, Carrier::Vxlan]);
+        // An earlier run may have used the third one; from then on nobody asks it.
+        assert_eq!(log, ["vxlan applies", "native applies", "geneve retires"]);
+        assert_eq!(world.apply(&peers, Some(&peers)).await.1, ["vxlan applies", "native applies"]);
+    }
+
+    #[tokio::test]
+    async fn who_gains_a_node_goes_before_who_loses_it_and_who_has_none_left_retires() {
+        let native = World::new(Carrier::Native, &[]);
+        let (before, after) =
+            ([("w1", Carrier::Native), ("w2", Carrier::Native)], [("w1", Carrier::Geneve), ("w2", Carrier::Native)]);
+        assert_eq!(native.apply(&after, Some(&before)).await.1, ["geneve applies", "native applies"]);
+        assert_eq!(native.apply(&before, Some(&after)).await.1, ["native applies", "geneve retires"]);
+        let geneve = World::new(Carrier::Geneve, &[]);
+        let last = [("w1", Carrier::Geneve), ("w2", Carrier::Geneve)];
+        assert_eq!(geneve.apply(&last, Some(&after)).await.1, ["geneve applies", "native retires"]);
+    }
+
+    #[tokio::test]
+    async fn trouble_of_another_carrier_is_only_its_own_nodes() {
+        let peers = [("w1", Carrier::Vxlan), ("w2", Carrier::Native)];
+        let report = World::new(Carrier::Vxlan, &[Carrier::Native]).apply(&peers, None).await.0.expect("applied");
+        assert_eq!(report.paths.len(), 1);
+        assert!(
+            report.unreachable["w2"].contains("native") && report.unreachable["w2"].contains("it is down"),
+            "{report:?}"
+        );
+        assert!(World::new(Carrier::Native, &[Carrier::Native]).apply(&peers, None).await.0.is_err());
+    }
+
+    #[test]
+    fn route_mtu_is_that_of_the_largest_headers_in_use() {
+        let native = World::new(Carrier::Native, &[]);
+        let overhead = |peers: &[(&str, Carrier)], families: &[Family]| {
+            native.routings.overhead_bytes(&native.carriers(peers), families)
+        };
+        assert_eq!(overhead(&[("w1", Carrier::Native)], &[Family::V4]), 0);
+        assert_eq!(overhead(&[("w1", Carrier::Native), ("w2", Carrier::Vxlan)], &[Family::V4]), 50);
+        assert_eq!(overhead(&[("w2", Carrier::Vxlan)], &Family::ALL), 70);
+    }
+}

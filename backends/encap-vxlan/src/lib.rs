@@ -1,0 +1,51 @@
+#![doc = include_str!("../README.md")]
+
+use std::sync::Arc;
+
+use kinesin_core::{
+    capability::{Capability, Requirement},
+    registry::{BuildContext, BuildError},
+    routing::Routing,
+    values::{Carrier, Family},
+};
+use kinesin_encap::{Encap, Format};
+
+/// RFC 7348 section 5.
+const FORMAT: Format = Format { name: "vxlan", carrier: Carrier::Vxlan, header_bytes: 8 };
+
+/// Builds the backend from its section.
+fn build(context: &BuildContext) -> Result<Arc<dyn Routing>, BuildError> {
+    Encap::build(context, FORMAT)
+}
+
+kinesin_core::inventory::submit! {
+    kinesin_core::registry::RoutingBackend {
+        name: FORMAT.name,
+        summary: "VXLAN tunnels between nodes, for networks that do not know pods",
+        provides: &[Capability::IPV4, Capability::IPV6],
+        requires: &[Requirement::Needs {
+            capability: Capability::CHASSIS_EBPF,
+            reason: "packets are encapsulated by eBPF programs",
+            remedy: "choose chassis \"ebpf\"",
+        }],
+        overhead_bytes: FORMAT.overhead_bytes(Family::V6),
+        defaults: include_str!("../default.toml"),
+        build,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kinesin_encap::Config;
+
+    #[test]
+    fn default_file_equals_the_default() {
+        let written: Config = toml::from_str(include_str!("../default.toml")).expect("valid");
+        assert_eq!(written, Config::default());
+    }
+
+    #[test]
+    fn unknown_key_is_refused() {
+        assert!(toml::from_str::<Config>("port = 3").is_err());
+    }
+}

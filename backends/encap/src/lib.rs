@@ -1,0 +1,10 @@
+#![doc = include_str!("../README.md")]
+
+mod config;
+
+mod way;
+
+mod backend;
+
+pub use backend::{Encap, Format};
+pub use config::{Config, Settings};

@@ -1,0 +1,81 @@
+//! The way to one pod CIDR: by which address of its node, and the route that the node's own stack needs.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use kinesin_core::{
+    routing::{LocalNode, Path, Peer},
+    values::{Carrier, Family, Underlay},
+};
+use kinesin_netlink::Route;
+use kinesin_routes::{Kernel, Way, bare_route};
+
+/// What is the same for every peer.
+#[derive(Debug)]
+pub(crate) struct Ways<'a> {
+    kernel: &'a Kernel,
+    carrier: Carrier,
+    /// Families by which this node can send tunnels, the preferred one first.
+    underlays: Vec<Family>,
+    /// Index of the host device, if it is there and up.
+    host: Option<u32>,
+    /// The router address of each family that the host device has.
+    router: Vec<IpAddr>,
+    mtu_bytes: u32,
+}
+
+impl<'a> Ways<'a> {
+    pub(crate) fn new(kernel: &'a Kernel, local: &LocalNode, carrier: Carrier, underlay: Underlay) -> Self {
+        let has = |family: &Family| local.addresses.iter().any(|ip| Family::of(ip) == *family);
+        let host = kernel.device(&local.host_device).filter(|link| link.up).map(|link| link.index);
+        // The kernel refuses a route whose source is no address of the node.
+        let is_there = |ip: &&IpAddr| host.is_some_and(|device| kernel.has_address(device, **ip));
+        let first = |family| local.router.iter().filter(is_there).find(|ip| Family::of(ip) == family).copied();
+        Self {
+            kernel,
+            carrier,
+            underlays: underlay.families().filter(has).collect(),
+            host,
+            router: Family::ALL.into_iter().filter_map(first).collect(),
+            mtu_bytes: local.mtu_bytes,
+        }
+    }
+
+    /// The way to one pod CIDR, or why there is none; `overhead` are the bytes that the tunnel adds over a family.
+    pub(crate) fn to(&self, peer: &Peer, cidr: IpNet, overhead: impl Fn(Family) -> u16) -> Result<Way, String> {
+        let node = self.node(peer)?;
+        let path = Path { prefix: cidr, node, carrier: self.carrier, next_hop: None };
+        Ok(Way { path, route: self.route(cidr, overhead(Family::of(&node))) })
+    }
+
+    fn node(&self, peer: &Peer) -> Result<IpAddr, String> {
+        for family in &self.underlays {
+            if let Some(node) = self.kernel.node_address(peer, *family)? {
+                return Ok(node);
+            }
+        }
+        let families: Vec<String> = self.underlays.iter().map(ToString::to_string).collect();
+        Err(match &families[..] {
+            [] => "this node has no address of the family that tunnels travel by; give it an InternalIP of that family, or \
+                   change underlay-protocol"
+                .to_owned(),
+            _ => format!(
+                "its node has no {} address, by which this node's tunnels travel; give it an InternalIP of that family, or \
+                 change underlay-protocol",
+                families.join(" or ")
+            ),
+        })
+    }
+
+    /// None while the chassis' device or its address is not there: the next pass, after the chassis has made it, sets it.
+    fn route(&self, cidr: IpNet, overhead_bytes: u16) -> Option<Route> {
+        let router = *self.router.iter().find(|ip| Family::of(ip) == Family::of_net(&cidr))?;
+        Some(Route {
+            // IPv6 refuses a gateway that is an own address; the device resolves no neighbours anyway.
+            via: router.is_ipv4().then_some(router),
+            src: Some(router),
+            mtu: Some(self.mtu_bytes.saturating_sub(overhead_bytes.into())),
+            ..bare_route(cidr, self.host?)
+        })
+    }
+}

@@ -1,0 +1,74 @@
+//! Offloads of a device, as `ethtool -K` switches them.
+//!
+//! Source: Linux `include/uapi/linux/ethtool.h`. The numbers of features differ between kernels, so the kernel is asked for
+//! the number of a name first. The crate `ethtool` 0.3 reads features and cannot switch them.
+
+use std::{io, net::UdpSocket};
+
+use crate::{NetlinkError, sys};
+
+/// `ETHTOOL_GSTRINGS`.
+const GET_STRINGS: u32 = 0x1b;
+/// `ETHTOOL_GSSET_INFO`.
+const GET_SET_INFO: u32 = 0x37;
+/// `ETHTOOL_GFEATURES`.
+const GET_FEATURES: u32 = 0x3a;
+/// `ETHTOOL_SFEATURES`.
+const SET_FEATURES: u32 = 0x3b;
+/// `ETH_SS_FEATURES`: the set of strings that are names of features.
+const FEATURE_NAMES: u32 = 4;
+/// `ETH_GSTRING_LEN` in bytes.
+const NAME_BYTES: usize = 32;
+/// Names that are believed to be there at most; a kernel of today has some 64.
+const NAMES_MAX: u32 = 1024;
+
+/// Switches a feature of a device in the calling thread's namespace; the answer tells whether that changed anything. A kernel
+/// without this feature has nothing to switch.
+///
+/// # Errors
+/// `Refused` when there is no such device, or without CAP_NET_ADMIN.
+pub fn switch_feature(device: &str, feature: &str, on: bool) -> Result<bool, NetlinkError> {
+    let verb = if on { "on" } else { "off" };
+    let refused =
+        |source| NetlinkError::Refused { action: format!("switch {feature} of device {device:?} {verb}"), source };
+    switch(device, feature, on).map_err(refused)
+}
+
+fn switch(device: &str, feature: &str, on: bool) -> io::Result<bool> {
+    // Any socket will do; this one needs no address that the namespace has.
+    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+    let call = |words: &mut [u32]| sys::ethtool(&socket, device, words);
+
+    // struct ethtool_sset_info: cmd, reserved, mask of sets (64 bits), then the number of strings.
+    let mask = u64::from(1_u32 << FEATURE_NAMES).to_ne_bytes();
+    let half = |at: usize| u32::from_ne_bytes([mask[at], mask[at + 1], mask[at + 2], mask[at + 3]]);
+    let mut info = [GET_SET_INFO, 0, half(0), half(4), 0, 0];
+    call(&mut info)?;
+    let count = info[4].min(NAMES_MAX);
+
+    // struct ethtool_gstrings: cmd, set, number, then the names.
+    let mut names = vec![0; 3 + count as usize * NAME_BYTES / 4];
+    names[..3].copy_from_slice(&[GET_STRINGS, FEATURE_NAMES, count]);
+    call(&mut names)?;
+    let bytes: Vec<u8> = names[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let is_it = |name: &[u8]| name.split(|byte| *byte == 0).next() == Some(feature.as_bytes());
+    let Some(number) = bytes.chunks_exact(NAME_BYTES).position(is_it) else { return Ok(false) };
+
+    // struct ethtool_gfeatures: cmd, number of blocks, then of each block what is available, requested, active, fixed.
+    let (blocks, block, bit) = (count.div_ceil(32), number / 32, 1_u32 << (number % 32));
+    let mut found = vec![0; 2 + blocks as usize * 4];
+    found[..2].copy_from_slice(&[GET_FEATURES, blocks]);
+    call(&mut found)?;
+    let is_on = found[2 + block * 4 + 2] & bit != 0;
+    if is_on == on {
+        return Ok(false);
+    }
+
+    // struct ethtool_sfeatures: cmd, number of blocks, then of each block which bits count, and what they shall be.
+    let mut wanted = vec![0; 2 + blocks as usize * 2];
+    wanted[..2].copy_from_slice(&[SET_FEATURES, blocks]);
+    wanted[2 + block * 2] = bit;
+    wanted[2 + block * 2 + 1] = if on { bit } else { 0 };
+    call(&mut wanted)?;
+    Ok(true)
+}
