@@ -152,6 +152,7 @@ fn backend() -> Result<Arc<dyn Ipam>, BenchError> {
         enable_tcx: true,
         auto_direct_node_routes: true,
         direct_routing_skip_unreachable: false,
+        underlay: kinesin_core::values::Underlay::Auto,
         section: Section::new(BACKEND, serde_json::Map::new()),
     };
     (backend.build)(&context).map_err(|error| scene(error.to_string()))
