@@ -15,4 +15,6 @@ mod slot;
 mod spoofing;
 mod sys;
 mod trial;
+mod tunnel_strangers;
+mod tunnels;
 mod watch;

@@ -52,9 +52,9 @@ impl Pod {
             health: false,
         };
         let inside = NetNs::open(format!("/proc/self/fd/{}", netns.as_raw_fd())).expect("open");
-        let spec = (endpoint.clone(), node.spec.router.clone());
+        let spec = (endpoint.clone(), node.spec.router.clone(), node.spec.route_mtu_bytes);
         let (host_index, ifindex) = node.block(move || async move {
-            let (endpoint, router) = spec;
+            let (endpoint, router, mtu) = spec;
             let netlink = Netlink::new().expect("socket");
             let pair = VethSpec {
                 name: &endpoint.device,
@@ -76,7 +76,8 @@ impl Pod {
             for router in router {
                 let everything = if router.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
                 let to_router = Route { scope: RouteScope::Link, ..Route::new(IpNet::from(router), index, 4) };
-                let default = Route { via: Some(router), ..Route::new(everything.parse().expect("net"), index, 4) };
+                let everywhere = Route::new(everything.parse().expect("net"), index, 4);
+                let default = Route { via: Some(router), mtu: Some(mtu), ..everywhere };
                 pod.replace_route(&to_router).await.expect("route");
                 pod.replace_route(&default).await.expect("route");
             }

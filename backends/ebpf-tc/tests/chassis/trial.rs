@@ -6,7 +6,16 @@ fn every_program_loads_by_itself() {
     let names: Vec<_> = trials.iter().map(|trial| trial.program).collect();
     assert_eq!(
         names,
-        ["from_container", "to_container", "from_netdev", "from_host", "cont_next", "cont_deliver", "cont_drop"]
+        [
+            "from_container",
+            "to_container",
+            "from_netdev",
+            "from_host",
+            "from_overlay",
+            "cont_next",
+            "cont_deliver",
+            "cont_drop"
+        ]
     );
     for trial in trials {
         let verified = trial.outcome.unwrap_or_else(|error| panic!("{}: {error}", trial.program));
