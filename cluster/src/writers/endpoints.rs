@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    hash::{DefaultHasher, Hasher as _},
     net::IpAddr,
 };
 
@@ -24,8 +25,8 @@ use crate::{
     request::within,
 };
 
-/// Objects a page of a list has at most.
-const PAGE: u32 = 500;
+/// Objects a page of a list has at most: some kilobytes each while they are read. A node has 250 at most in practice.
+const PAGE: u32 = 100;
 /// Writes at the same time. A node that starts with a hundred pods must not flood the API server.
 const AT_ONCE: usize = 8;
 
@@ -81,7 +82,17 @@ struct Known {
     resource_version: Option<String>,
     uid: Option<String>,
     /// Nothing if it cannot be read, which is reason to write it anew.
-    content: Option<CiliumEndpoint>,
+    says: Option<Digest>,
+}
+
+/// What counts of an object, without the object: an agent remembers this of each of its pods for as long as it runs, and
+/// most of an object is who manages which field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Digest {
+    /// UIDs of its owners.
+    owners: BTreeSet<String>,
+    /// Hash of what an agent says in the status.
+    status: u64,
 }
 
 impl fmt::Debug for EndpointPublisher {
@@ -114,15 +125,15 @@ impl EndpointPublisher {
             self.known = Some(self.list().await?);
         }
         let known = self.known.get_or_insert_default();
-        let wanted: BTreeMap<Key, CiliumEndpoint> =
-            desired.iter().map(|endpoint| (endpoint.key(), object(endpoint))).collect();
+        let wanted: BTreeMap<Key, &EndpointPublication> =
+            desired.iter().map(|endpoint| (endpoint.key(), endpoint)).collect();
         let (client, node_ip) = (&self.client, self.node_ip);
         // Owned, since a stream of closures over borrowed steps is not `Send` enough for a spawned task.
         let mut steps: Vec<(Key, Option<Known>, Option<CiliumEndpoint>)> = Vec::new();
-        for (key, object) in &wanted {
-            let found = known.get(key).cloned();
-            if !found.as_ref().and_then(|found| found.content.as_ref()).is_some_and(|found| same(found, object)) {
-                steps.push((key.clone(), found, Some(object.clone())));
+        for (key, endpoint) in &wanted {
+            let (found, object) = (known.get(key), object(endpoint));
+            if !found.and_then(|found| found.says.as_ref()).is_some_and(|found| same(found, &object)) {
+                steps.push((key.clone(), found.cloned(), Some(object)));
             }
         }
         for (key, found) in known.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
@@ -153,7 +164,7 @@ impl EndpointPublisher {
                     failed.push(error.line());
                     // It may have been written all the same: what the cluster holds is not known any more.
                     if let Some(known) = known.get_mut(&key) {
-                        known.content = None;
+                        known.says = None;
                     }
                 }
             }
@@ -182,7 +193,7 @@ impl EndpointPublisher {
                 let known = Known {
                     resource_version: object.resource_version(),
                     uid: object.uid(),
-                    content: object.try_parse().ok(),
+                    says: object.try_parse().ok().as_ref().and_then(digest),
                 };
                 found.insert(key, known);
             }
@@ -216,7 +227,7 @@ async fn apply(client: &Client, (namespace, name): &Key, object: &CiliumEndpoint
     let params = PatchParams::apply(AGENT_MANAGER).force();
     let action = format!("apply CiliumEndpoint {namespace}/{name}");
     let written = within(&action, api.patch(name, &params, &Patch::Apply(object))).await?;
-    Ok(Known { resource_version: written.resource_version(), uid: written.uid(), content: Some(written) })
+    Ok(Known { resource_version: written.resource_version(), uid: written.uid(), says: digest(&written) })
 }
 
 /// Deletes the object as it was seen. If it is another by now, it is looked at again: a pod of the same name may run
@@ -256,18 +267,19 @@ async fn delete_once(
     }
 }
 
-/// Whether `found` says what `wanted` says; fields that others added do not count.
-fn same(found: &CiliumEndpoint, wanted: &CiliumEndpoint) -> bool {
-    let owners = |object: &CiliumEndpoint| {
-        object.owner_references().iter().map(|owner| owner.uid.clone()).collect::<BTreeSet<_>>()
-    };
-    let (Some(there), Some(here)) = (&found.status, &wanted.status) else { return false };
-    owners(found).is_superset(&owners(wanted))
-        && there.id == here.id
-        && there.state == here.state
-        && there.identity == here.identity
-        && there.networking == here.networking
-        && there.external_identifiers == here.external_identifiers
+/// Whether `found` says what `wanted` says; owners that others added do not count.
+fn same(found: &Digest, wanted: &CiliumEndpoint) -> bool {
+    digest(wanted).is_some_and(|wanted| found.owners.is_superset(&wanted.owners) && found.status == wanted.status)
+}
+
+/// What counts of an object; fields that others write do not. Nothing of one without a status.
+fn digest(object: &CiliumEndpoint) -> Option<Digest> {
+    let EndpointStatus { id, state, identity, networking, external_identifiers, .. } = object.status.as_ref()?;
+    let text = serde_json::to_vec(&(id, state, identity, networking, external_identifiers)).ok()?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&text);
+    let owners = object.owner_references().iter().map(|owner| owner.uid.clone()).collect();
+    Some(Digest { owners, status: hasher.finish() })
 }
 
 fn object(endpoint: &EndpointPublication) -> CiliumEndpoint {
