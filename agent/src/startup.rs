@@ -44,7 +44,7 @@ use crate::{
         self,
         pool::{Known, PodFacts, PodTables},
     },
-    listing, publish, reconcile,
+    listing, memory, publish, reconcile,
     selection::{self, Backends},
     store::{PeerRecord, Store},
 };
@@ -192,6 +192,7 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
     let devices = device_watch::open().await;
     tasks.spawn(device_watch::run(devices, engine.wakes.datapath.clone(), engine.controllers.clone(), stop.clone()));
     start_loops(&engine, &watches, &client, asked.sources, &mut tasks, &stop);
+    tasks.spawn(memory::give_back(stop.clone()));
 
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     tokio::select! {
