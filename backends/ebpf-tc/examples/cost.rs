@@ -10,18 +10,21 @@ mod cost;
 #[path = "../tests/test_run/node.rs"]
 mod node;
 
-use kinesin_packet::samples::node::tables;
+use kinesin_packet::samples::node::{native_tables, tables};
 
 use crate::node::Kernel;
 
 fn main() {
-    let mut kernel = Kernel::load(&tables());
-    println!("{:<16} {:>9} {:>12}", "program", "verified", "translated");
-    for (name, verified, translated) in cost::instructions(&mut kernel) {
-        println!("{name:<16} {verified:>9} {translated:>12}");
-    }
-    println!("\n{:<16} {:>6}  packet", "program", "ns");
-    for (name, nanoseconds, packet) in cost::nanoseconds(&mut kernel) {
-        println!("{name:<16} {nanoseconds:>6}  {packet}");
+    for (what, tables) in [("without tunnels", native_tables()), ("with VXLAN and Geneve", tables())] {
+        let mut kernel = Kernel::load(&tables);
+        println!("A node {what}:\n\n{:<16} {:>9} {:>12}", "program", "verified", "translated");
+        for (name, verified, translated) in cost::instructions(&mut kernel) {
+            println!("{name:<16} {verified:>9} {translated:>12}");
+        }
+        println!("\n{:<16} {:>6}  packet", "program", "ns");
+        for (name, nanoseconds, packet) in cost::nanoseconds(&mut kernel) {
+            println!("{name:<16} {nanoseconds:>6}  {packet}");
+        }
+        println!();
     }
 }

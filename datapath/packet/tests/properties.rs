@@ -1,14 +1,18 @@
 //! What holds for every packet, whatever its bytes.
 
-use kinesin_abi::Entry;
+use kinesin_abi::{
+    DropReason, EndpointKey, EndpointValue, Entry, IpcacheKey, IpcacheValue, carrier, endpoint_flag, ipcache_flag,
+};
 use kinesin_packet::{
-    ETH_LEN, Verdict, checksum,
+    ETH_LEN, Kind, Outcome, Verdict, checksum,
     host::{self, Buffer},
+    pipeline,
     samples::{
         node,
         packets::{checksum as plain_checksum, draft, tcp, udp, wrong_checksum},
         rows,
     },
+    tunnel::decap,
 };
 use proptest::prelude::*;
 
@@ -98,5 +102,86 @@ proptest! {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let sum = words.iter().map(|word| u64::from(*word)).sum();
         prop_assert_eq!(checksum::fold(sum).to_ne_bytes(), plain_checksum(&bytes).to_be_bytes());
+    }
+
+    /// Nothing on the way changes: what one node puts into a tunnel, another takes out as it was, two hops older.
+    #[test]
+    fn what_goes_in_comes_out(
+        identity in 1..0x0100_0000_u32,
+        class in prop_oneof![Just(0_u8), Just(0xb8), Just(0xb9), Just(0xba), Just(0xbb)],
+        data in 0..600_usize,
+        ttl in 3..=255_u8,
+        carrier in prop_oneof![Just(carrier::VXLAN), Just(carrier::GENEVE)],
+        is_v6 in any::<bool>(),
+        is_over_v6 in any::<bool>(),
+    ) {
+        let ends = if is_v6 { ["fd00:10:244:1::a", "fd00:10:244:3::9"] } else { ["10.244.1.10", "10.244.3.9"] };
+        let (own, peer) = if is_over_v6 {
+            (host::table_address("fd00:192:168:10::101".parse().unwrap()), "fd00:192:168:10::103")
+        } else {
+            (host::table_address("192.168.10.101".parse().unwrap()), "192.168.10.103")
+        };
+        let before = draft(ends[0], ends[1], 17, udp(4000, 53, data)).class(class).ttl(ttl).bytes();
+        let mut tables = node::tables();
+        tables.devices.get_mut(&node::DEVICE).unwrap().identity = identity;
+        let (peer, family) = host::table_address(peer.parse().unwrap());
+        for value in tables.ipcache.values_mut().filter(|value| value.carrier == carrier::VXLAN) {
+            (value.node, value.node_family, value.carrier) = (peer, family, carrier);
+        }
+        let mut packet = Buffer::new(before.clone());
+        let verdict = host::run(Entry::FromContainer, &mut packet, &tables, node::DEVICE);
+        prop_assert!(matches!(verdict, Verdict::Carry(_)), "{:?}", verdict);
+
+        // The other node: the two change places, and the pod is its own.
+        let mut there = node::tables();
+        (there.constants.underlay4, there.constants.underlay6) =
+            if is_over_v6 { (0, peer) } else { (peer[0], [0; 4]) };
+        there.endpoints.clear();
+        let (addr, kind) = host::table_address(ends[1].parse().unwrap());
+        let pod = EndpointValue { ifindex: 7, flags: endpoint_flag::READY, ..EndpointValue::default() };
+        there.endpoints.insert(EndpointKey { addr, family: kind, pad: [0; 3] }, pod);
+        let node = IpcacheValue { flags: ipcache_flag::NODE, ..IpcacheValue::default() };
+        let length = if is_over_v6 { 128 } else { 32 };
+        there.ipcache.insert((length, IpcacheKey { family: [own.1, 0, 0, 0], addr: own.0 }), node);
+        packet.bytes[..6].fill(0);
+        let mut out = Outcome::new();
+        pipeline::from_netdev(&mut packet, &there, &mut out, 0);
+        prop_assert_eq!(out.kind, Kind::Decapsulate);
+        // The node itself is one of the cluster's to others.
+        prop_assert_eq!(out.peer.identity, if identity == 1 { 6 } else { identity });
+        prop_assert_eq!(decap::strip(&mut packet, &out), Ok(()));
+        pipeline::from_overlay(&mut packet, &there, &mut out, 0);
+        prop_assert_eq!(out.verdict(), Verdict::Deliver { ifindex: 7 });
+        let expected = draft(ends[0], ends[1], 17, udp(4000, 53, data)).class(class).ttl(ttl - 2).bytes();
+        prop_assert_eq!(&packet.bytes[12..], &expected[12..]);
+    }
+
+    /// What means something on its own node only does not leave it.
+    #[test]
+    fn identities_that_do_not_fit_are_not_carried(identity in 0x0100_0000..=u32::MAX) {
+        let mut tables = node::tables();
+        tables.devices.get_mut(&node::DEVICE).unwrap().identity = identity;
+        let mut packet = Buffer::new(draft("10.244.1.10", "10.244.3.9", 6, tcp(4)).bytes());
+        let verdict = host::run(Entry::FromContainer, &mut packet, &tables, node::DEVICE);
+        prop_assert_eq!(verdict, Verdict::Drop(DropReason::InvalidIdentity));
+    }
+
+    /// Routers that spread by ports spread our flows.
+    #[test]
+    fn flows_have_ports_of_their_own(a in any::<u8>(), is_v6 in any::<bool>()) {
+        let mut ports = std::collections::BTreeSet::new();
+        for source in 1000..1256_u16 {
+            let ends = if is_v6 {
+                ["fd00:10:244:1::a".to_owned(), format!("fd00:10:244:3::{a:x}")]
+            } else {
+                ["10.244.1.10".to_owned(), format!("10.244.3.{a}")]
+            };
+            let mut packet = Buffer::new(draft(&ends[0], &ends[1], 17, udp(source, 53, 8)).bytes());
+            let verdict = host::run(Entry::FromContainer, &mut packet, &node::tables(), node::DEVICE);
+            prop_assert!(matches!(verdict, Verdict::Carry(_)), "{:?}", verdict);
+            ports.insert([packet.bytes[34], packet.bytes[35]]);
+        }
+        // 256 of 16,384 by chance: two meet about twice.
+        prop_assert!(ports.len() > 240, "{} ports", ports.len());
     }
 }
