@@ -200,6 +200,18 @@ impl Context<'_> {
         serde_json::to_value(found).map_err(|error| Stop::target(&error))
     }
 
+    /// Deletes an object of the cluster's own kinds.
+    ///
+    /// # Errors
+    /// The API's.
+    pub(crate) fn remove(&self, version: &str, kind: &str, plural: &str, name: &str) -> Result<(), Stop> {
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let api: Api<DynamicObject> = Api::all_with(self.target.client().clone(), &resource);
+        let removed = self.target.runtime().block_on(api.delete(name, &DeleteParams::background()));
+        removed.map(drop).map_err(|error| Stop::target(&error))
+    }
+
     /// What `look` finds, which says in the meantime what it sees instead.
     ///
     /// # Errors

@@ -168,7 +168,8 @@ fn has(context: &Context<'_>, node: &str, pool: &str, count: usize, prefix: u8) 
 }
 
 /// The pod's annotation goes before its namespace's; who names a pool that is not there waits, is told which, and starts
-/// when somebody makes it. Pods of one node have addresses of different pools.
+/// when somebody makes it. Pods of one node have addresses of different pools. A pool that is deleted keeps its pods and gets
+/// no other; one that waits for it and is deleted is asked for no longer.
 pub(in crate::cluster) fn annotation_chooses(context: &Context<'_>) -> Judged {
     let node = &context.two_nodes()[1].name;
     // Names of the case's own, since another case may have pools on the same cluster.
@@ -205,5 +206,31 @@ pub(in crate::cluster) fn annotation_chooses(context: &Context<'_>) -> Judged {
     lie_in_blocks(context, &pods, "not-there-yet")?;
     all.extend(pods);
     let answered = reach_each_other(context, &context.places_of(&all)?)?;
-    Ok(format!("three pools on {node}; {answered}"))
+
+    context.remove("cilium.io/v2alpha1", "CiliumPodIPPool", "ciliumpodippools", "not-there-yet")?;
+    context.until(&format!("word on {node} of the pool that drains"), || {
+        let conditions =
+            context.read("cilium.io/v2", "CiliumNode", "ciliumnodes", node)?["status"]["conditions"].take();
+        let word = conditions.as_array().into_iter().flatten().find(|found| found["reason"] == "Draining");
+        Ok(word.map(drop).ok_or_else(|| conditions.to_string()))
+    })?;
+    context.apply(&pod("too-late", "ipam.cilium.io/ip-pool: not-there-yet"))?;
+    event_with(context, "too-late", &["not-there-yet", "it was deleted", "create the CiliumPodIPPool"])?;
+    is_asked_for(context, node, "not-there-yet", 2)?;
+    context.delete(&["too-late".to_owned()])?;
+    is_asked_for(context, node, "not-there-yet", 1)?;
+    lie_in_blocks(context, &context.ready("later", 1)?, "not-there-yet")?;
+    reach_each_other(context, &context.places_of(&all)?)?;
+    Ok(format!("three pools on {node}, one of them deleted; {answered}"))
+}
+
+/// The node asks for so many IPv4 addresses of a pool.
+fn is_asked_for(context: &Context<'_>, node: &str, pool: &str, addresses: u64) -> Result<(), Stop> {
+    context.until(&format!("{addresses} addresses of {pool} that {node} asks for"), || {
+        let object = context.read("cilium.io/v2", "CiliumNode", "ciliumnodes", node)?;
+        let requested = &object["spec"]["ipam"]["pools"]["requested"];
+        let need = requested.as_array().into_iter().flatten().find(|need| need["pool"] == pool);
+        let asked = need.and_then(|need| need["needed"]["ipv4-addrs"].as_u64()).unwrap_or_default();
+        Ok(if asked == addresses { Ok(()) } else { Err(requested.to_string()) })
+    })
 }
