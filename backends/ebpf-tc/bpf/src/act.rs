@@ -141,7 +141,10 @@ fn send_back(entry: Entry, ifindex: u32) -> i32 {
 #[inline(always)]
 fn carry(packet: &TcPacket, entry: Entry, peer: &Peer) -> i32 {
     if peer.routed {
-        let code = carry_by_route(packet, entry == Entry::FromHost);
+        let code = match entry {
+            Entry::FromHost => carry_by_route::<true>(packet),
+            _ => carry_by_route::<false>(packet),
+        };
         return if code == NO_ROUTE { drop(packet, entry, DropReason::FibFailed as u32, peer.identity) } else { code };
     }
     let uplink = KIN_UPLINK.load();
@@ -152,14 +155,17 @@ fn carry(packet: &TcPacket, entry: Entry, peer: &Peer) -> i32 {
         nh_family: if peer.family == FAMILY_V4 { AF_INET } else { AF_INET6 },
         __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: peer.node },
     };
-    redirect_to(packet, uplink, &mut next_hop, entry == Entry::FromHost)
+    match entry {
+        Entry::FromHost => redirect_to::<true>(packet, uplink, &mut next_hop),
+        _ => redirect_to::<false>(packet, uplink, &mut next_hop),
+    }
 }
 
 /// Out of the device and to the neighbour that the node's routing tables name.
 ///
 /// A call of its own, and one that leaves the drop to its caller: frames of nested calls share 512 bytes of stack.
 #[inline(never)]
-fn carry_by_route(packet: &TcPacket, has_route: bool) -> i32 {
+fn carry_by_route<const HAS_ROUTE: bool>(packet: &TcPacket) -> i32 {
     // SAFETY: the record has integers only, for which zero is a value.
     let mut query: FibLookup = unsafe { core::mem::zeroed() };
     // As if the stack were to forward it from here.
@@ -194,18 +200,18 @@ fn carry_by_route(packet: &TcPacket, has_route: bool) -> i32 {
         nh_family: u32::from(query.family),
         __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: neighbour },
     };
-    redirect_to(packet, query.ifindex, &mut next_hop, has_route)
+    redirect_to::<HAS_ROUTE>(packet, query.ifindex, &mut next_hop)
 }
 
 /// Out of a device to a neighbour.
 ///
-/// A packet of the stack has the route by which it came here (`has_route`), and after waiting for the neighbour's address
+/// A packet of the stack has the route by which it came here (`HAS_ROUTE`), and after waiting for the neighbour's address
 /// it would get the Ethernet address of that route's neighbour (`neigh_update`, Linux 6.18). Asked without next hop, the
 /// kernel looks up the way anew and gives it that route.
 #[inline(always)]
-fn redirect_to(packet: &TcPacket, ifindex: u32, next_hop: &mut bpf_redir_neigh, has_route: bool) -> i32 {
+fn redirect_to<const HAS_ROUTE: bool>(packet: &TcPacket, ifindex: u32, next_hop: &mut bpf_redir_neigh) -> i32 {
     count(packet, FORWARDED, Direction::Egress);
-    let code = if has_route {
+    let code = if HAS_ROUTE {
         // SAFETY: the helper takes no pointer then.
         unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) }
     } else {

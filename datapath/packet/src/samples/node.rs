@@ -48,10 +48,12 @@ fn prefix(text: &str, node: &str, carrier: u8, flags: u16, identity: u32) -> ((u
     ((length.parse().unwrap(), IpcacheKey { family: [family, 0, 0, 0], addr }), value)
 }
 
-/// The same without tunnels.
+/// The content of every table on a node without tunnels, nor peers that are reached by one.
 #[must_use]
 pub fn native_tables() -> HostTables {
     let mut tables = tables();
+    let by_tunnel = [words("192.168.10.103"), words("fd00:192:168:10::103")];
+    tables.ipcache.retain(|_, value| !by_tunnel.contains(&value.node));
     let without = Constants { vxlan_port: 0, geneve_port: 0, underlay4: 0, underlay6: [0; 4], ..tables.constants };
     tables.constants = without;
     tables
