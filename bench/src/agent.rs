@@ -73,7 +73,8 @@ pub async fn restart(lab: &Lab) -> Result<Figures, BenchError> {
     ])
 }
 
-fn agent_of(node: &Node) -> Result<Option<Process>, BenchError> {
+/// The agent of a node, if one runs.
+pub(crate) fn agent_of(node: &Node) -> Result<Option<Process>, BenchError> {
     // The words are those of exec, so the time before it, in the runtime's hands, does not count.
     let is_agent = |line: &str| line.split(' ').next().is_some_and(|program| program.ends_with("kinesin-agent"));
     Ok(node.processes()?.into_iter().find(|(_, line)| is_agent(line)).map(|(process, _)| process))
@@ -91,7 +92,7 @@ async fn delete_pod(lab: &Lab, node: &str) -> Result<(), BenchError> {
 }
 
 /// Resident memory, and the part that nobody shares, in MB (10^6 bytes).
-fn memory(process: Process) -> Result<(f64, f64), BenchError> {
+pub(crate) fn memory(process: Process) -> Result<(f64, f64), BenchError> {
     let read = |file: &str| {
         let path = format!("/proc/{}/{file}", process.pid);
         fs::read_to_string(&path).map_err(BenchError::io(format!("read {path}")))

@@ -1,9 +1,10 @@
-//! Where the contenders stand: two labs of the same shape, one with Kinesin, one without.
+//! Where the contenders stand: labs of the same shape, one for each routing mode of Kinesin and one without an agent.
 //!
 //! The lab without an agent has the same nodes, the same underlay and the same sysctls. So what differs between Kinesin,
-//! plain routing and the bridge plugin is what each does on the node, and nothing else.
+//! plain routing, the bridge plugin and flannel's way is what each does on the node, and nothing else.
 
 mod bridge;
+mod flannel;
 mod kinesin;
 mod routing;
 mod veth;
@@ -15,6 +16,7 @@ use std::{
     sync::Arc,
 };
 
+use kinesin_core::causes::with_causes;
 use kinesin_lab::{DEFAULT_BASE, Lab, Progress, Spec};
 use kinesin_netlink::NetNs;
 
@@ -22,6 +24,7 @@ use crate::{
     BenchError,
     case::{Contender, Scope},
     cni::Network,
+    nodes,
     traffic::Path,
 };
 
@@ -35,14 +38,20 @@ struct Stage {
 }
 
 impl Stage {
-    async fn up(name: &str, agent: bool, progress: &dyn Progress) -> Result<Self, BenchError> {
+    /// A lab with Kinesin in one of its modes.
+    async fn of(ours: Contender, nodes: usize, progress: &dyn Progress) -> Result<Self, BenchError> {
+        let name = format!("{}{nodes}", ours.name().trim_start_matches("kinesin-"));
+        let more = if nodes == 1 { nodes::VALUES } else { "" };
+        let values = format!("{}{more}", kinesin::values(ours));
+        Self::up(&name, Spec { nodes, values, ..Spec::default() }, progress).await
+    }
+
+    async fn up(name: &str, spec: Spec, progress: &dyn Progress) -> Result<Self, BenchError> {
         let spec = Spec {
             name: format!("bench-{name}-{}", std::process::id()),
-            nodes: 2,
             mtu_bytes: MTU_BYTES,
-            agent,
             workloads: false,
-            ..Spec::default()
+            ..spec
         };
         match Lab::up(&spec, progress).await {
             Ok(lab) => Ok(Self { lab }),
@@ -72,7 +81,9 @@ impl Drop for Stage {
 pub struct Arena {
     paths: BTreeMap<(Contender, Scope), Path>,
     networks: BTreeMap<Contender, Network>,
-    kinesin: Option<Stage>,
+    ours: BTreeMap<Contender, Stage>,
+    absent: BTreeMap<Contender, String>,
+    lonely: BTreeMap<Contender, Stage>,
     // Last, since pods are in its nodes.
     plain: Option<Stage>,
 }
@@ -94,21 +105,24 @@ impl Arena {
     pub async fn set_up(wanted: &Wanted, progress: &dyn Progress) -> Result<Self, BenchError> {
         let wants = |contender| wanted.contenders.contains(&contender);
         let mut arena = Self::default();
-        if wants(Contender::Bridge) {
+        if wants(Contender::Bridge) || wants(Contender::Flannel) {
             bridge::check(&wanted.cni_dir)?;
         }
-        if wants(Contender::Kinesin) {
-            arena.kinesin = Some(Stage::up("kinesin", true, progress).await?);
+        if [Contender::Routing, Contender::Bridge, Contender::Flannel].into_iter().any(wants) {
+            arena.plain = Some(Stage::up("plain", Spec { nodes: 2, agent: false, ..Spec::default() }, progress).await?);
         }
-        if wants(Contender::Routing) || wants(Contender::Bridge) {
-            arena.plain = Some(Stage::up("plain", false, progress).await?);
+        for ours in Contender::OURS.into_iter().filter(|ours| wants(*ours)) {
+            match arena.add_ours(ours, progress).await {
+                // Everything is compared with it.
+                Err(error) if ours == Contender::Kinesin => return Err(error),
+                Err(error) => {
+                    arena.ours.remove(&ours);
+                    arena.note_absent(ours, &error, progress);
+                }
+                Ok(()) => {}
+            }
         }
-        progress.phase("pods of the contenders");
-        if let Some(stage) = &arena.kinesin {
-            arena.networks.insert(Contender::Kinesin, kinesin::network(stage)?);
-            let pods = kinesin::pods(stage, progress).await?;
-            add_paths(&mut arena.paths, Contender::Kinesin, pods);
-        }
+        progress.phase("pods of the other contenders");
         if wants(Contender::Veth) {
             for scope in [Scope::SameNode, Scope::OtherNode] {
                 arena.paths.insert((Contender::Veth, scope), veth::path().await?);
@@ -122,9 +136,72 @@ impl Arena {
                 arena.networks.insert(Contender::Bridge, bridge::network(stage, &wanted.cni_dir)?);
                 add_paths(&mut arena.paths, Contender::Bridge, bridge::pods(stage, &wanted.cni_dir).await?);
             }
+            if wants(Contender::Flannel) {
+                add_paths(&mut arena.paths, Contender::Flannel, flannel::pods(stage, &wanted.cni_dir).await?);
+            }
         }
         progress.done();
         Ok(arena)
+    }
+
+    /// Brings up a lab of one of our modes, with pods.
+    async fn add_ours(&mut self, ours: Contender, progress: &dyn Progress) -> Result<(), BenchError> {
+        let stage = Stage::of(ours, 2, progress).await?;
+        let stage = self.ours.entry(ours).or_insert(stage);
+        progress.phase(&format!("pods of {ours}"));
+        kinesin::check(stage, ours).await?;
+        let pods = kinesin::pods(stage, progress).await?;
+        self.networks.insert(ours, kinesin::network(stage)?);
+        add_paths(&mut self.paths, ours, pods);
+        Ok(())
+    }
+
+    /// Brings up a lab of one node for each of ours, for a case that makes up the other nodes; they are gone with
+    /// [`Self::drop_lonely`].
+    ///
+    /// # Errors
+    /// When native routing does not come up; a tunnel that does not is among the absent.
+    pub async fn add_lonely(&mut self, wanted: &[Contender], progress: &dyn Progress) -> Result<(), BenchError> {
+        let wanted = wanted.iter().filter(|ours| Contender::OURS.contains(ours) && !self.absent.contains_key(*ours));
+        for ours in wanted.copied().collect::<Vec<_>>() {
+            let stage = Stage::of(ours, 1, progress).await;
+            let checked = match stage {
+                Ok(stage) => kinesin::check(&stage, ours).await.map(|()| stage),
+                Err(error) => Err(error),
+            };
+            match checked {
+                Ok(stage) => _ = self.lonely.insert(ours, stage),
+                Err(error) if ours == Contender::Kinesin => return Err(error),
+                Err(error) => self.note_absent(ours, &error, progress),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the labs of one node.
+    pub fn drop_lonely(&mut self) {
+        self.lonely.clear();
+    }
+
+    fn note_absent(&mut self, ours: Contender, error: &BenchError, progress: &dyn Progress) {
+        let told = format!("{ours}: it did not come up: {}", with_causes(error));
+        progress.phase(&told);
+        self.absent.insert(ours, told);
+    }
+
+    /// The lab of one node of one of ours.
+    ///
+    /// # Errors
+    /// `Scene` when there is none.
+    pub fn lonely(&self, ours: Contender) -> Result<&Lab, BenchError> {
+        let stage = self.lonely.get(&ours);
+        stage.map(|stage| &stage.lab).ok_or_else(|| BenchError::Scene(format!("{ours} has no node of its own")))
+    }
+
+    /// Who was wanted and did not come up, with the reason.
+    #[must_use]
+    pub fn absent(&self) -> &BTreeMap<Contender, String> {
+        &self.absent
     }
 
     /// The two pods of a contender.
@@ -144,12 +221,12 @@ impl Arena {
         self.networks.get(&contender).ok_or_else(|| BenchError::Scene(format!("{contender} attaches no pods here")))
     }
 
-    /// The lab with the agents.
+    /// The lab with the agents that route natively.
     ///
     /// # Errors
     /// `Scene` when Kinesin was not asked for.
     pub fn lab(&self) -> Result<&Lab, BenchError> {
-        let stage = self.kinesin.as_ref();
+        let stage = self.ours.get(&Contender::Kinesin);
         stage.map(|stage| &stage.lab).ok_or_else(|| BenchError::Scene("Kinesin has not been set up".to_owned()))
     }
 }

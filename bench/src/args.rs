@@ -14,7 +14,7 @@ use crate::{
 /// Where the reference plugins usually are.
 const CNI_DIR: &str = "/opt/cni/bin";
 /// Rounds of a quick run: the interval does without the best and the worst of nine ([`crate::stats::Advantage`]), and the
-/// whole set stays below five minutes on 2 CPUs.
+/// whole set takes some six minutes on 2 CPUs.
 const QUICK_ROUNDS: usize = 9;
 /// Rounds with `--full`: without the two best and the two worst.
 const FULL_ROUNDS: usize = 12;
@@ -88,6 +88,12 @@ pub enum Other {
     Routing,
     /// The reference plugins.
     Bridge,
+    /// The reference plugins with the kernel's VXLAN device.
+    Flannel,
+    /// Kinesin with VXLAN.
+    KinesinVxlan,
+    /// Kinesin with Geneve.
+    KinesinGeneve,
 }
 
 impl Other {
@@ -96,6 +102,9 @@ impl Other {
             Self::Veth => Contender::Veth,
             Self::Routing => Contender::Routing,
             Self::Bridge => Contender::Bridge,
+            Self::Flannel => Contender::Flannel,
+            Self::KinesinVxlan => Contender::KinesinVxlan,
+            Self::KinesinGeneve => Contender::KinesinGeneve,
         }
     }
 }

@@ -4,32 +4,69 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// Who is compared. Kinesin is measured against each of the others.
+/// Who is compared, and with whom: [`Contender::rivals`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Contender {
-    /// Two nodes of a lab with the real agent and CNI plugin.
+    /// Two nodes of a lab with the real agent and CNI plugin, and native routing between them.
     Kinesin,
+    /// The same with VXLAN between the nodes.
+    KinesinVxlan,
+    /// The same with Geneve.
+    KinesinGeneve,
     /// Two namespaces and a veth pair: the floor, with nothing in between.
     Veth,
     /// Routes and the kernel's forwarding, as set up by hand.
     Routing,
     /// The reference plugins `bridge` and `host-local`, with routes between the nodes.
     Bridge,
+    /// The same plugins, and between the nodes the kernel's VXLAN device as flannel sets it up.
+    Flannel,
 }
 
 impl Contender {
     /// All of them, Kinesin first.
-    pub const ALL: [Self; 4] = [Self::Kinesin, Self::Veth, Self::Routing, Self::Bridge];
+    pub const ALL: [Self; 7] = [
+        Self::Kinesin,
+        Self::KinesinVxlan,
+        Self::KinesinGeneve,
+        Self::Veth,
+        Self::Routing,
+        Self::Bridge,
+        Self::Flannel,
+    ];
+    /// Those that carry packets between nodes as they are.
+    pub const DIRECT: [Self; 4] = [Self::Kinesin, Self::Veth, Self::Routing, Self::Bridge];
+    /// Those that wrap them.
+    pub const TUNNELS: [Self; 3] = [Self::KinesinVxlan, Self::KinesinGeneve, Self::Flannel];
+    /// Kinesin in its routing modes.
+    pub const OURS: [Self; 3] = [Self::Kinesin, Self::KinesinVxlan, Self::KinesinGeneve];
+
+    /// With whom one of ours is compared: what a user would pick instead of it. Nobody for the others.
+    ///
+    /// A tunnel adds bytes and work wherever it is, so tunnels are compared with tunnels. Geneve's header is as long as
+    /// VXLAN's while it has no option, so it has no excuse either.
+    #[must_use]
+    pub const fn rivals(self) -> &'static [Self] {
+        match self {
+            Self::Kinesin => &[Self::Veth, Self::Routing, Self::Bridge],
+            Self::KinesinVxlan => &[Self::Flannel],
+            Self::KinesinGeneve => &[Self::KinesinVxlan, Self::Flannel],
+            Self::Veth | Self::Routing | Self::Bridge | Self::Flannel => &[],
+        }
+    }
 
     /// Its name on the command line and in tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kinesin => "kinesin",
+            Self::KinesinVxlan => "kinesin-vxlan",
+            Self::KinesinGeneve => "kinesin-geneve",
             Self::Veth => "veth",
             Self::Routing => "routing",
             Self::Bridge => "bridge",
+            Self::Flannel => "flannel",
         }
     }
 }
@@ -115,6 +152,11 @@ pub enum Case {
     },
     /// The agent's start and memory.
     Agent,
+    /// So many nodes join at once, some change, and all leave.
+    Nodes {
+        /// How many.
+        count: usize,
+    },
     /// What the kernel programs cost, in the kernel's test run.
     Programs,
 }
@@ -131,7 +173,7 @@ impl Case {
         }
         all.extend([Self::Add { parallel: 1 }, Self::Add { parallel: 100 }]);
         all.extend([0, 50, 99].map(|used| Self::Ipam { used }));
-        all.extend([Self::Agent, Self::Programs]);
+        all.extend([Self::Agent, Self::Nodes { count: 1000 }, Self::Programs]);
         all
     }
 
@@ -150,6 +192,7 @@ impl Case {
             Self::Add { parallel } => format!("add/{parallel}"),
             Self::Ipam { used } => format!("ipam/{used}"),
             Self::Agent => "agent".to_owned(),
+            Self::Nodes { count } => format!("nodes/{count}"),
             Self::Programs => "programs".to_owned(),
         }
     }
@@ -168,6 +211,9 @@ impl Case {
             Self::Ipam { used: 0 } => "leases of an unused /16: pairs of allocate and release in one thread, memory",
             Self::Ipam { .. } => "the same with this percentage of it in use",
             Self::Agent => "the agent from exec to ready, and its memory",
+            Self::Nodes { .. } => {
+                "nodes that join at once: until the kernel knows them all, a change after, memory a node"
+            }
             Self::Programs => "kernel programs: verified instructions and nanoseconds per packet",
         }
     }
@@ -182,8 +228,13 @@ impl Case {
     #[must_use]
     pub const fn contenders(self) -> &'static [Contender] {
         match self {
-            Self::Traffic { .. } => &Contender::ALL,
+            // A tunnel between nodes is not in the way of pods of one node.
+            Self::Traffic { scope: Scope::SameNode, .. } | Self::Traffic { load: Load::UdpRr, .. } => {
+                &Contender::DIRECT
+            }
+            Self::Traffic { scope: Scope::OtherNode, .. } => &Contender::ALL,
             Self::Add { .. } => &[Contender::Kinesin, Contender::Bridge],
+            Self::Nodes { .. } => &Contender::OURS,
             Self::Ipam { .. } | Self::Agent | Self::Programs => &[Contender::Kinesin],
         }
     }

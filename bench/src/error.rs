@@ -32,7 +32,7 @@ pub enum BenchError {
     /// The plugins to compare with are not there.
     #[error(
         "the CNI plugin {plugin:?} is not in {dir}: `./x bench` fetches it, or give the directory of the reference \
-         plugins with --cni-dir, or leave the comparison out with --without bridge"
+         plugins with --cni-dir, or leave the comparison out with --without bridge,flannel"
     )]
     NoPlugin {
         /// The program's name.

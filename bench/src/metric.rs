@@ -14,7 +14,9 @@ pub enum Metric {
     MachineCpuPerGb,
     /// Datagrams that arrived, in thousands per second.
     PacketRate,
-    /// CPU microseconds of both ends and of ksoftirqd per datagram that arrived.
+    /// Datagrams that arrived, in thousands per CPU second of both ends and of ksoftirqd: what one core carries.
+    PacketsPerCore,
+    /// CPU microseconds of both ends and of ksoftirqd per datagram that arrived: the same, the other way round.
     CpuPerPacket,
     /// Share of datagrams that were sent and did not arrive, in percent.
     Loss,
@@ -42,6 +44,22 @@ pub enum Metric {
     AgentMemory,
     /// The agent's own share of it (private pages), in MB.
     AgentPrivateMemory,
+    /// From the first node's object to the way to all of them in the kernel, in milliseconds; the API's time is in it.
+    NodesJoin,
+    /// The part of it after the API took the last object, in milliseconds.
+    NodesLag,
+    /// CPU time of the agent for it, in milliseconds.
+    NodesJoinCpu,
+    /// From the change of one node's pod CIDRs to the kernel's knowing, among all the others, in milliseconds.
+    NodeChange,
+    /// CPU time of the agent for it, in milliseconds.
+    NodeChangeCpu,
+    /// From the first node's deletion to the last way out of the kernel, in milliseconds.
+    NodesLeave,
+    /// What the agent's resident memory grew by, per node, in kB (10^3 bytes).
+    AgentPerNode,
+    /// What the prefix table grew by, per node, in bytes.
+    TablePerNode,
 }
 
 /// How the figures of all rounds become one.
@@ -62,6 +80,7 @@ impl Metric {
             Self::CpuPerGb => "CPU",
             Self::MachineCpuPerGb => "CPU, machine",
             Self::PacketRate => "packets",
+            Self::PacketsPerCore => "packets of a core",
             Self::CpuPerPacket => "CPU",
             Self::Loss => "lost",
             Self::RoundTripP50 => "p50",
@@ -76,6 +95,14 @@ impl Metric {
             Self::AgentStart => "start",
             Self::AgentMemory => "RSS",
             Self::AgentPrivateMemory => "private",
+            Self::NodesJoin => "all known",
+            Self::NodesLag => "after the last",
+            Self::NodesJoinCpu => "CPU of all",
+            Self::NodeChange => "a change",
+            Self::NodeChangeCpu => "CPU of a change",
+            Self::NodesLeave => "all gone",
+            Self::AgentPerNode => "agent, a node",
+            Self::TablePerNode => "prefix table, a node",
         }
     }
 
@@ -85,13 +112,16 @@ impl Metric {
         match self {
             Self::Throughput => "Gbit/s",
             Self::CpuPerGb | Self::MachineCpuPerGb => "s/GB",
-            Self::PacketRate => "kpps",
+            Self::PacketRate | Self::PacketsPerCore => "kpps",
             Self::CpuPerPacket | Self::RoundTripP50 | Self::RoundTripP99 => "us",
             Self::Loss => "%",
             Self::AddP50 | Self::AddP99 | Self::AddMax | Self::DelP50 | Self::AgentStart => "ms",
+            Self::NodesJoin | Self::NodesLag | Self::NodesJoinCpu => "ms",
+            Self::NodeChange | Self::NodeChangeCpu | Self::NodesLeave => "ms",
+            Self::AgentPerNode => "kB",
             Self::LeaseRate => "M/s",
             Self::AddressMemory => "bit",
-            Self::LeaseMemory => "byte",
+            Self::LeaseMemory | Self::TablePerNode => "byte",
             Self::AgentMemory | Self::AgentPrivateMemory => "MB",
         }
     }
@@ -99,26 +129,27 @@ impl Metric {
     /// Whether more of it is better.
     #[must_use]
     pub const fn more_is_better(self) -> bool {
-        matches!(self, Self::Throughput | Self::PacketRate | Self::LeaseRate)
+        matches!(self, Self::Throughput | Self::PacketRate | Self::PacketsPerCore | Self::LeaseRate)
     }
 
     /// How rounds are summed up.
     #[must_use]
     pub const fn summed(self) -> Summed {
-        if matches!(self, Self::AddMax) { Summed::Largest } else { Summed::Median }
+        // Memory that a first crowd needed is there for the next one, so later rounds grow by little.
+        if matches!(self, Self::AddMax | Self::AgentPerNode) { Summed::Largest } else { Summed::Median }
     }
 
     /// Whether tables and the plot show it; the rest is in the JSON only.
     #[must_use]
     pub const fn is_shown(self) -> bool {
-        !matches!(self, Self::MachineCpuPerGb | Self::Loss)
+        !matches!(self, Self::MachineCpuPerGb | Self::CpuPerPacket | Self::Loss)
     }
 
-    /// Whether contenders are compared by it: a share that is 0 for one of them has no ratio, and the longest of all is a
-    /// single call, whose ratio would say nothing about the next.
+    /// Whether contenders are compared by it: a share that is 0 for one of them has no ratio, and the largest of all is a
+    /// single one, whose ratio would say nothing about the next.
     #[must_use]
     pub const fn is_compared(self) -> bool {
-        !matches!(self, Self::Loss | Self::AddMax)
+        !matches!(self, Self::Loss | Self::AddMax | Self::AgentPerNode)
     }
 }
 

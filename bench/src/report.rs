@@ -80,8 +80,21 @@ pub struct MetricReport {
     pub more_is_better: bool,
     /// What each contender reached.
     pub contenders: BTreeMap<Contender, Summary>,
-    /// How many times as good as each of the others Kinesin is.
-    pub advantages: BTreeMap<Contender, Advantage>,
+    /// How many times as good as its rivals each of ours is.
+    pub comparisons: Vec<Comparison>,
+}
+
+/// One of ours and one of its rivals.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Comparison {
+    /// Which of ours.
+    pub ours: Contender,
+    /// With whom it is compared.
+    pub theirs: Contender,
+    /// How many times as good it is.
+    #[serde(flatten)]
+    pub advantage: Advantage,
 }
 
 impl CaseReport {
@@ -109,15 +122,27 @@ impl MetricReport {
             .map(|(contender, figures)| (*contender, Summary::of(rounds(figures), metric.summed())))
             .filter(|(_, summary)| !summary.rounds.is_empty())
             .collect();
-        let ours = contenders.get(&Contender::Kinesin).filter(|_| metric.is_compared());
-        let advantage = |(contender, theirs): (&Contender, &Summary)| {
-            let ours = ours?;
-            let better = Advantage::of(&ours.rounds, &theirs.rounds, metric.more_is_better())?;
-            Some((*contender, better))
+        let pairs =
+            Contender::OURS.into_iter().flat_map(|ours| ours.rivals().iter().map(move |theirs| (ours, *theirs)));
+        let compare = |(ours, theirs)| {
+            let (mine, other) = (contenders.get(&ours)?, contenders.get(&theirs)?);
+            let advantage = Advantage::of(&mine.rounds, &other.rounds, metric.more_is_better())?;
+            Some(Comparison { ours, theirs, advantage })
         };
-        let others = contenders.iter().filter(|(contender, _)| **contender != Contender::Kinesin);
-        let advantages = others.filter_map(advantage).collect();
-        Self { metric, unit: metric.unit(), more_is_better: metric.more_is_better(), contenders, advantages }
+        let comparisons = pairs.filter(|_| metric.is_compared()).filter_map(compare).collect();
+        Self { metric, unit: metric.unit(), more_is_better: metric.more_is_better(), contenders, comparisons }
+    }
+
+    /// What one of ours reached against a rival, if both ran.
+    #[must_use]
+    pub fn advantage(&self, ours: Contender, theirs: Contender) -> Option<Advantage> {
+        let found = self.comparisons.iter().find(|found| (found.ours, found.theirs) == (ours, theirs));
+        found.map(|found| found.advantage)
+    }
+
+    /// The comparisons with `theirs`.
+    fn against(&self, theirs: Contender) -> impl Iterator<Item = &Comparison> {
+        self.comparisons.iter().filter(move |found| found.theirs == theirs)
     }
 }
 
@@ -185,20 +210,26 @@ pub(crate) mod tests {
     use super::*;
     use crate::case::{Family, Load, Scope};
 
-    /// A report of made-up figures: Kinesin has twice the packets of the bridge and half of a veth pair.
+    /// A report of made-up figures: Kinesin has twice the packets of the bridge and half of a veth pair; with VXLAN it has
+    /// twice those of flannel, with Geneve a quarter less than with VXLAN.
     pub(crate) fn sample() -> Report {
-        let case = Case::Traffic { scope: Scope::SameNode, load: Load::Udp64, family: Family::V4 };
+        let case = |scope| Case::Traffic { scope, load: Load::Udp64, family: Family::V4 };
         let rounds = |kpps: f64| vec![vec![(Metric::PacketRate, kpps), (Metric::Loss, 0.0)]; 6];
         let runs = BTreeMap::from([
             (Contender::Kinesin, rounds(200.0)),
             (Contender::Veth, rounds(400.0)),
             (Contender::Bridge, rounds(100.0)),
         ]);
+        let tunnels = BTreeMap::from([
+            (Contender::KinesinVxlan, rounds(80.0)),
+            (Contender::KinesinGeneve, rounds(60.0)),
+            (Contender::Flannel, rounds(40.0)),
+        ]);
         Report {
             command: "./x bench udp".to_owned(),
             facts: Facts::gather(Path::new("/nonexistent")),
             settings: Settings { rounds: 6, seconds: 0.5, warm_up_seconds: 0.1, cpus: Some((0, 1)), adds: 50 },
-            cases: vec![CaseReport::of(case, &runs)],
+            cases: vec![CaseReport::of(case(Scope::SameNode), &runs), CaseReport::of(case(Scope::OtherNode), &tunnels)],
             programs: None,
             failures: vec!["add/1: it rained".to_owned()],
             seconds: 12.0,
@@ -209,10 +240,26 @@ pub(crate) mod tests {
     fn kinesin_is_compared_with_everyone_who_ran() {
         let report = sample();
         let packets = &report.cases[0].metrics[0];
-        assert_eq!(packets.advantages[&Contender::Bridge].ratio, 2.0);
-        assert_eq!(packets.advantages[&Contender::Veth].ratio, 0.5);
-        assert_eq!(packets.advantages.len(), 2);
-        assert!(report.cases[0].metrics[1].advantages.is_empty(), "what was lost has no ratio");
+        let ratio = |theirs| packets.advantage(Contender::Kinesin, theirs).map(|found| found.ratio);
+        assert_eq!((ratio(Contender::Bridge), ratio(Contender::Veth)), (Some(2.0), Some(0.5)));
+        assert_eq!(packets.comparisons.len(), 2, "with nobody who did not run");
+        assert!(report.cases[0].metrics[1].comparisons.is_empty(), "what was lost has no ratio");
+    }
+
+    #[test]
+    fn tunnels_are_compared_with_tunnels() {
+        let report = sample();
+        let packets = &report.cases[1].metrics[0];
+        let pairs: Vec<_> =
+            packets.comparisons.iter().map(|found| (found.ours, found.theirs, found.advantage.ratio)).collect();
+        assert_eq!(
+            pairs,
+            [
+                (Contender::KinesinVxlan, Contender::Flannel, 2.0),
+                (Contender::KinesinGeneve, Contender::KinesinVxlan, 0.75),
+                (Contender::KinesinGeneve, Contender::Flannel, 1.5),
+            ]
+        );
     }
 
     #[test]
@@ -220,7 +267,9 @@ pub(crate) mod tests {
         let report = sample();
         let (text, page, plot) = (report.text(), markdown::render(&report), plot::render(&report).expect("a plot"));
         for (what, content) in [("table", &text), ("page", &page), ("plot", &plot)] {
-            assert!(content.contains("same-node/udp-64") && content.contains("bridge"), "{what}: {content}");
+            for word in ["same-node/udp-64", "bridge", "other-node/udp-64", "kinesin-geneve", "flannel"] {
+                assert!(content.contains(word), "no {word} in the {what}: {content}");
+            }
         }
         assert!(text.contains("it rained") && page.contains("it rained"));
         assert!(text.contains("worse") && page.contains("worse"), "where it loses, it says so");

@@ -21,7 +21,7 @@ use crate::{
     facts::Facts,
     ipam,
     metric::{Figures, Metric},
-    programs,
+    nodes, programs,
     report::{CaseReport, Report, Settings},
     schedule,
     stats::percentile,
@@ -32,6 +32,8 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(50);
 /// The agent's start takes seconds and scatters little.
 const AGENT_ROUNDS: usize = 5;
+/// So do a thousand nodes.
+const NODES_ROUNDS: usize = 3;
 
 /// What shall be run.
 #[derive(Debug, Clone)]
@@ -64,24 +66,29 @@ pub async fn run(request: &Request, interrupt: &Interrupt) -> Result<Report, Ben
     for caveat in facts.caveats() {
         say(&caveat);
     }
-    let in_arena = |case: &Case| !matches!(case, Case::Programs | Case::Ipam { .. });
+    let in_arena = |case: &Case| !matches!(case, Case::Programs | Case::Ipam { .. } | Case::Nodes { .. });
     let takes_part = |contender: &Contender| {
         let wanted = *contender == Contender::Kinesin || request.contenders.contains(contender);
         wanted && request.cases.iter().any(|case| in_arena(case) && case.contenders().contains(contender))
     };
     let contenders = Contender::ALL.into_iter().filter(takes_part).collect();
-    let arena = if request.cases.iter().any(in_arena) {
+    let mut arena = if request.cases.iter().any(in_arena) {
         let wanted = Wanted { contenders, cni_dir: request.cni_dir.clone() };
         Arena::set_up(&wanted, &Phases).await?
     } else {
         Arena::default()
     };
-    let (mut cases, mut cost, mut failures) = (Vec::new(), None, Vec::new());
+    let (mut cases, mut cost) = (Vec::new(), None);
+    let mut failures = Vec::new();
     for case in &request.cases {
         let started = Instant::now();
         let outcome = match case {
             Case::Programs => programs::measure().map(|measured| cost = Some(measured)),
-            _ => rounds(*case, request, &arena, interrupt).await.map(|runs| cases.push(CaseReport::of(*case, &runs))),
+            _ => {
+                let runs = rounds(*case, request, &mut arena, interrupt, &mut failures).await;
+                arena.drop_lonely();
+                runs.map(|runs| cases.push(CaseReport::of(*case, &runs)))
+            }
         };
         match outcome {
             Ok(()) => say(&format!("{} {:.1} s", case.name(), started.elapsed().as_secs_f64())),
@@ -95,6 +102,7 @@ pub async fn run(request: &Request, interrupt: &Interrupt) -> Result<Report, Ben
             return Err(BenchError::Scene("interrupted; nothing was recorded".to_owned()));
         }
     }
+    failures.splice(0..0, arena.absent().values().cloned());
     drop(arena);
     facts.close();
     Ok(Report {
@@ -108,24 +116,43 @@ pub async fn run(request: &Request, interrupt: &Interrupt) -> Result<Report, Ben
     })
 }
 
+/// All rounds of a case. A contender that fails is told in `failures` and sits out the rest of the case, as does one that
+/// is not there; without Kinesin there is no case.
 async fn rounds(
     case: Case,
     request: &Request,
-    arena: &Arena,
+    arena: &mut Arena,
     interrupt: &Interrupt,
+    failures: &mut Vec<String>,
 ) -> Result<BTreeMap<Contender, Vec<Figures>>, BenchError> {
-    let takes_part =
-        |contender: &&Contender| **contender == Contender::Kinesin || request.contenders.contains(contender);
-    let contenders: Vec<Contender> = case.contenders().iter().filter(takes_part).copied().collect();
-    let rounds = if case == Case::Agent { request.settings.rounds.min(AGENT_ROUNDS) } else { request.settings.rounds };
+    let wanted = |contender: &&Contender| **contender == Contender::Kinesin || request.contenders.contains(contender);
+    let mut contenders: Vec<Contender> = case.contenders().iter().filter(wanted).copied().collect();
+    if matches!(case, Case::Nodes { .. }) {
+        arena.add_lonely(&contenders, &Phases).await?;
+    }
+    contenders.retain(|contender| !arena.absent().contains_key(contender));
+    let rounds = match case {
+        Case::Agent => request.settings.rounds.min(AGENT_ROUNDS),
+        Case::Nodes { .. } => request.settings.rounds.min(NODES_ROUNDS),
+        _ => request.settings.rounds,
+    };
     let mut runs: BTreeMap<Contender, Vec<Figures>> = BTreeMap::new();
     for round in 0..rounds {
         for contender in schedule::order(&contenders, round) {
             if interrupt.load(Relaxed) {
                 return Err(BenchError::Scene("interrupted".to_owned()));
             }
-            let figures = once(case, contender, round, request, arena).await?;
-            runs.entry(contender).or_default().push(figures);
+            match once(case, contender, round, request, arena).await {
+                Ok(figures) => runs.entry(contender).or_default().push(figures),
+                Err(error) if contender == Contender::Kinesin => return Err(error),
+                Err(error) => {
+                    let told = format!("{} of {contender}: {}", case.name(), with_causes(&error));
+                    say(&told);
+                    failures.push(told);
+                    runs.remove(&contender);
+                    contenders.retain(|other| *other != contender);
+                }
+            }
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -165,6 +192,7 @@ async fn once(
         }
         Case::Ipam { used } => tokio::task::block_in_place(|| ipam::round(used, settings.seconds)),
         Case::Agent => agent::restart(arena.lab()?).await,
+        Case::Nodes { count } => nodes::round(arena.lonely(contender)?, contender, count).await,
         Case::Programs => Err(BenchError::Scene("the programs have no rounds".to_owned())),
     }
 }

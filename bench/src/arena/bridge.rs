@@ -25,10 +25,11 @@ pub(super) fn check(dir: &FilePath) -> Result<(), BenchError> {
 
 /// The network on the first node, where ADD is measured.
 pub(super) fn network(stage: &Stage, cni_dir: &FilePath) -> Result<Network, BenchError> {
-    on_node(stage, cni_dir, 0)
+    on_node(stage, cni_dir, 0, PREFIX)
 }
 
-fn on_node(stage: &Stage, cni_dir: &FilePath, index: u8) -> Result<Network, BenchError> {
+/// The network of a node's pods; `prefix` tells contenders apart.
+pub(super) fn on_node(stage: &Stage, cni_dir: &FilePath, index: u8, prefix: u8) -> Result<Network, BenchError> {
     let node = stage.node(usize::from(index))?;
     let bin_dir = node.dir().join("cni-bin");
     fs::create_dir_all(&bin_dir).map_err(BenchError::io(format!("make {}", bin_dir.display())))?;
@@ -39,7 +40,7 @@ fn on_node(stage: &Stage, cni_dir: &FilePath, index: u8) -> Result<Network, Benc
         }
     }
     let ranges: Vec<_> =
-        routing::pod_networks(PREFIX, index).iter().map(|network| json!([{"subnet": network.to_string()}])).collect();
+        routing::pod_networks(prefix, index).iter().map(|network| json!([{"subnet": network.to_string()}])).collect();
     let conf = json!({
         "cniVersion": "1.0.0",
         "name": "bench",
@@ -58,17 +59,23 @@ fn on_node(stage: &Stage, cni_dir: &FilePath, index: u8) -> Result<Network, Benc
 }
 
 pub(super) async fn pods(stage: &Stage, cni_dir: &FilePath) -> Result<Pods, BenchError> {
-    let attach = |network: Network, names: &[&str]| -> Result<Vec<Pod>, BenchError> {
-        let pods: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let outcome = cni::run(&network, &Order { pods: pods.clone(), parallel: false, keep: true })?;
+    let pods = attach([on_node(stage, cni_dir, 0, PREFIX)?, on_node(stage, cni_dir, 1, PREFIX)?], "br")?;
+    routing::connect_nodes(stage, PREFIX).await?;
+    Ok(pods)
+}
+
+/// Two pods on the first node and one on the second; `name` tells those of contenders apart.
+pub(super) fn attach([first, second]: [Network; 2], name: &str) -> Result<Pods, BenchError> {
+    let attach = |network: &Network, numbers: &[u8]| -> Result<Vec<Pod>, BenchError> {
+        let pods: Vec<String> = numbers.iter().map(|number| format!("bench-{name}{number}")).collect();
+        let outcome = cni::run(network, &Order { pods: pods.clone(), parallel: false, keep: true })?;
         let pod = |(name, addresses): (String, Vec<std::net::IpAddr>)| {
             let netns = NetNs::open(network.node.path(&format!("/run/netns/{name}"))?)?;
             Ok(Pod { netns: netns.into(), addresses })
         };
         pods.into_iter().zip(outcome.addresses).map(pod).collect()
     };
-    let mut all = attach(on_node(stage, cni_dir, 0)?, &["bench-br0", "bench-br1"])?;
-    all.extend(attach(on_node(stage, cni_dir, 1)?, &["bench-br0"])?);
-    routing::connect_nodes(stage, PREFIX).await?;
+    let mut all = attach(&first, &[0, 1])?;
+    all.extend(attach(&second, &[0])?);
     Pods::try_from(all).map_err(|pods| BenchError::Scene(format!("{} of 3 pods were attached", pods.len())))
 }

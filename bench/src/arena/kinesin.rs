@@ -9,17 +9,47 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Pod as ApiPod;
+use kinesin_agent_api::{Client, types::StatusResponse};
 use kinesin_lab::{Node, Progress, apply};
 use kinesin_netlink::{NetNs, Netlink};
 use kube::Api;
 use serde_json::{Value, json};
 
 use super::{Pod, Pods, Stage};
-use crate::{BenchError, cni::Network};
+use crate::{BenchError, case::Contender, cni::Network};
 
 /// How long pods may take to run; on an idle machine it is below two seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 const NAMES: [&str; 3] = ["bench-client", "bench-near", "bench-far"];
+
+/// What is laid over the lab's values; all three say it themselves, whatever the default is.
+pub(super) const fn values(ours: Contender) -> &'static str {
+    match ours {
+        Contender::KinesinVxlan => "routingMode: tunnel\ntunnelProtocol: vxlan\n",
+        Contender::KinesinGeneve => "routingMode: tunnel\ntunnelProtocol: geneve\n",
+        _ => "routingMode: native\nautoDirectNodeRoutes: true\n",
+    }
+}
+
+/// Whether the agents do what the contender is named after: a figure of something else would be worse than none.
+pub(super) async fn check(stage: &Stage, ours: Contender) -> Result<(), BenchError> {
+    let wanted = match ours {
+        Contender::KinesinVxlan => "Tunnel [vxlan]",
+        Contender::KinesinGeneve => "Tunnel [geneve]",
+        _ => "Native",
+    };
+    for node in stage.lab.nodes() {
+        let client = Client::new(node.path("/run/cilium/cilium.sock")?).with_timeout(Duration::from_secs(5));
+        let routing = client.get::<StatusResponse>("/healthz").await?.routing.network;
+        if routing != wanted {
+            let node = node.name();
+            return Err(BenchError::Scene(format!(
+                "the agent of node {node:?} says {routing:?} instead of {wanted:?}"
+            )));
+        }
+    }
+    Ok(())
+}
 
 /// The network of the first node, as its agent has described it to the runtime.
 pub(super) fn network(stage: &Stage) -> Result<Network, BenchError> {

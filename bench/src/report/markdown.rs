@@ -2,20 +2,23 @@
 
 use std::fmt::Write as _;
 
-use super::{MetricReport, Report, goals, number};
-use crate::case::Contender;
+use super::{Comparison, MetricReport, Report, goals, number};
+use crate::{case::Contender, stats::Advantage};
 
 const METHOD: &str = "\
 Each figure is the median of the rounds (a maximum is that of all rounds, and not compared), with the interquartile range
-in percent of it. Below it stands how many times as good as the other Kinesin is: above 1 Kinesin is better, whichever way
-the figure goes. That is the median of the rounds' ratios, in brackets with the 95 % interval of the sign test: *better*,
-*worse*, or *equal* where the interval holds 1. Contenders run in turns, every second round backwards (ABBA), so that a
-machine which gets slower favours nobody.
+in percent of it. Below it stands how many times as good as the other Kinesin is (the one of its modes that is named):
+above 1 Kinesin is better, whichever way the figure goes. That is the median of the rounds' ratios, in brackets with the
+95 % interval of the sign test: *better*, *worse*, or *equal* where the interval holds 1. Contenders run in turns, every
+second round backwards (ABBA), so that a machine which gets slower favours nobody.
 
 `veth` is a bare veth pair (the floor; the same for both scopes), `routing` the kernel's forwarding with host routes,
-`bridge` the reference plugins `bridge` and `host-local` without masquerading. `kinesin`, `routing` and `bridge` run on
-nodes of the same lab: same underlay, same sysctls, MTU 1500. CPU is the time of both ends and of ksoftirqd. ADD and DEL
-are timed from the start of the plugin's process to its end, two addresses (IPv4 and IPv6) a pod.
+`bridge` the reference plugins `bridge` and `host-local` without masquerading, `flannel` the same plugins with the kernel's
+VXLAN device between the nodes, as flannel's backend `vxlan` sets it up. `kinesin` routes natively, `kinesin-vxlan` and
+`kinesin-geneve` tunnel. All run on nodes of labs of the same shape: same underlay, same sysctls, MTU 1500 (within the
+tunnels 1450 for IPv4 underlays). CPU is the time of both ends and of ksoftirqd, and the packets of a core are those per
+second of it. ADD and DEL are timed from the start of the plugin's process to its end, two addresses (IPv4 and IPv6) a
+pod.
 ";
 
 pub(super) fn render(report: &Report) -> String {
@@ -75,14 +78,25 @@ fn table(report: &Report, page: &mut String) -> std::fmt::Result {
     if report.shown().next().is_none() {
         return Ok(());
     }
-    writeln!(page, "![How many times as good as the others Kinesin is](results.svg)\n\n## Figures\n")?;
-    writeln!(page, "| case | figure | kinesin | veth | routing | bridge |\n|---|---|---|---|---|---|")?;
-    for (case, metric) in report.shown() {
-        write!(page, "| {} | {}, {} |", case.case, metric.metric.name(), metric.unit)?;
-        for contender in Contender::ALL {
-            write!(page, " {} |", cell(metric, contender))?;
+    writeln!(page, "![How many times as good as the others Kinesin is](results.svg)")?;
+    for (title, contenders) in
+        [("Figures", &Contender::DIRECT[..]), ("Figures with a tunnel between the nodes", &Contender::TUNNELS)]
+    {
+        let took_part = |metric: &MetricReport| contenders.iter().any(|who| metric.contenders.contains_key(who));
+        let mut rows = report.shown().filter(|(_, metric)| took_part(metric)).peekable();
+        if rows.peek().is_none() {
+            continue;
         }
-        page.push('\n');
+        let names: Vec<_> = contenders.iter().map(|contender| contender.name()).collect();
+        writeln!(page, "\n## {title}\n\n| case | figure | {} |", names.join(" | "))?;
+        writeln!(page, "|---|---|{}", "---|".repeat(contenders.len()))?;
+        for (case, metric) in rows {
+            write!(page, "| {} | {}, {} |", case.case, metric.metric.name(), metric.unit)?;
+            for contender in contenders {
+                write!(page, " {} |", cell(metric, *contender))?;
+            }
+            page.push('\n');
+        }
     }
     Ok(())
 }
@@ -90,15 +104,10 @@ fn table(report: &Report, page: &mut String) -> std::fmt::Result {
 fn cell(metric: &MetricReport, contender: Contender) -> String {
     let Some(summary) = metric.contenders.get(&contender) else { return String::new() };
     let mut cell = format!("{} ±{:.0}%", number(summary.value), summary.spread_percent());
-    if let Some(advantage) = metric.advantages.get(&contender) {
-        let _ = write!(
-            cell,
-            "<br>{:.2} [{:.2}, {:.2}] {}",
-            advantage.ratio,
-            advantage.low,
-            advantage.high,
-            advantage.verdict()
-        );
+    for Comparison { ours, advantage, .. } in metric.against(contender) {
+        let Advantage { ratio, low, high, .. } = advantage;
+        let name = if *ours == Contender::Kinesin { String::new() } else { format!("{ours} ") };
+        let _ = write!(cell, "<br>{name}{ratio:.2} [{low:.2}, {high:.2}] {}", advantage.verdict());
     }
     cell
 }
@@ -108,14 +117,15 @@ fn goals(report: &Report, page: &mut String) -> std::fmt::Result {
     if outcomes.is_empty() {
         return Ok(());
     }
-    writeln!(page, "\n## Goals\n\n| figure | at least | measured | |\n|---|---|---|---|")?;
+    writeln!(page, "\n## Goals\n\n| figure | of | at least | measured | |\n|---|---|---|---|---|")?;
     for outcome in outcomes {
         let (goal, got) = (outcome.goal, outcome.advantage);
         writeln!(
             page,
-            "| {} {} | {:.2} x {} | {:.2} [{:.2}, {:.2}] | {} |",
+            "| {} {} | {} | {:.2} x {} | {:.2} [{:.2}, {:.2}] | {} |",
             goal.case,
             goal.metric.name(),
+            goal.ours,
             goal.at_least,
             goal.against,
             got.ratio,

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{MetricReport, Report, goals, number};
-use crate::case::Contender;
+use super::{Comparison, MetricReport, Report, goals, number};
+use crate::{case::Contender, stats::Advantage};
 
 pub(super) fn render(report: &Report) -> String {
     let mut text = String::new();
@@ -31,7 +31,7 @@ fn head(report: &Report, text: &mut String) -> std::fmt::Result {
     writeln!(
         text,
         "{} interleaved rounds of {} s; median (first to third quartile of the rounds), then how many times as good\n\
-         Kinesin is, with its 95 % interval",
+         Kinesin is (or the one of its modes that is named), with its 95 % interval",
         settings.rounds, settings.seconds
     )
 }
@@ -42,16 +42,18 @@ fn figures(report: &MetricReport, text: &mut String) -> std::fmt::Result {
     for contender in Contender::ALL {
         let Some(summary) = report.contenders.get(&contender) else { continue };
         let quartiles = format!("({} to {})", number(summary.q1), number(summary.q3));
-        write!(text, "    {contender:<8} {:>8}  {quartiles:<20}", number(summary.value))?;
-        if let Some(advantage) = report.advantages.get(&contender) {
+        write!(text, "    {contender:<14} {:>8}  {quartiles:<20}", number(summary.value))?;
+        for (at, Comparison { ours, advantage, .. }) in report.against(contender).enumerate() {
+            let Advantage { ratio, low, high, .. } = advantage;
             write!(
                 text,
-                " {:.2} [{:.2}, {:.2}] {}",
-                advantage.ratio,
-                advantage.low,
-                advantage.high,
+                "{} {ratio:.2} [{low:.2}, {high:.2}] {}",
+                if at == 0 { "" } else { ";" },
                 advantage.verdict()
             )?;
+            if *ours != Contender::Kinesin {
+                write!(text, " ({ours})")?;
+            }
         }
         // Padding before the end of a line is of no use.
         text.truncate(text.trim_end_matches(' ').len());
@@ -83,7 +85,8 @@ fn tail(report: &Report, text: &mut String) -> std::fmt::Result {
         let figure = format!("{} {}", goal.case, goal.metric.name());
         writeln!(
             text,
-            "  {figure:<34} {:.2} of {:<8} wanted, {:.2} [{:.2}, {:.2}]: {}",
+            "  {figure:<34} {:<14} {:.2} of {:<13} wanted, {:.2} [{:.2}, {:.2}]: {}",
+            goal.ours.name(),
             goal.at_least,
             goal.against.name(),
             got.ratio,

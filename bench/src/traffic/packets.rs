@@ -68,6 +68,7 @@ pub(super) fn run(path: &Path, to: IpAddr, timing: Timing) -> io::Result<Figures
             }
             Ok(vec![
                 (Metric::PacketRate, got as f64 / spent.elapsed / 1e3),
+                (Metric::PacketsPerCore, got as f64 / spent.own / 1e3),
                 (Metric::CpuPerPacket, spent.own * 1e6 / got as f64),
                 (Metric::Loss, out.saturating_sub(got) as f64 / out.max(1) as f64 * 100.0),
             ])
