@@ -94,10 +94,11 @@ impl Pod {
         Ok(())
     }
 
-    /// What a tunnel would carry as one superpacket is split before it leaves the pod. A kernel that has no such feature
+    /// What a tunnel cannot carry as one superpacket is split before it leaves the pod. A kernel that has no such feature
     /// never makes one.
     fn switch_udp_segmentation_off(&self, ifname: &str) -> Result<(), CniError> {
-        self.netns.run(|| kinesin_netlink::switch_feature(ifname, "tx-udp-segmentation", false))??;
+        let switch = |feature: &&str| kinesin_netlink::switch_feature(ifname, feature, false).map(drop);
+        self.netns.run(|| kinesin_netlink::BEFORE_TUNNELS.iter().try_for_each(|feature| switch(feature)))??;
         Ok(())
     }
 

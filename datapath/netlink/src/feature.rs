@@ -7,6 +7,21 @@ use std::{io, net::UdpSocket};
 
 use crate::{NetlinkError, sys};
 
+/// Segmentation that must be done before a packet gets into a tunnel made by BPF programs; TCP's need not.
+///
+/// UDP superpackets would arrive as they are over a virtual underlay, and no socket takes them. SCTP's, and those of a tunnel
+/// of the sender's own, the kernel does not encapsulate (`bpf_skb_net_grow`, Linux 6.18).
+pub const BEFORE_TUNNELS: [&str; 8] = [
+    "tx-udp-segmentation",
+    "tx-sctp-segmentation",
+    "tx-udp_tnl-segmentation",
+    "tx-udp_tnl-csum-segmentation",
+    "tx-gre-segmentation",
+    "tx-gre-csum-segmentation",
+    "tx-ipxip4-segmentation",
+    "tx-ipxip6-segmentation",
+];
+
 /// `ETHTOOL_GSTRINGS`.
 const GET_STRINGS: u32 = 0x1b;
 /// `ETHTOOL_GSSET_INFO`.

@@ -42,14 +42,14 @@ pub(crate) fn open_to(node: &mut Node, peer: &[IpAddr]) {
 
 /// How two nodes carry each other's pods.
 #[derive(Debug, Clone, Copy)]
-struct Way {
-    carrier: Carrier,
+pub(crate) struct Way {
+    pub(crate) carrier: Carrier,
     /// Family of the outer addresses.
-    under: Family,
+    pub(crate) under: Family,
     /// By neighbour; else by the routing tables.
-    is_direct: bool,
+    pub(crate) is_direct: bool,
     /// Whether pods know what fits into the tunnel.
-    is_told: bool,
+    pub(crate) is_told: bool,
 }
 
 impl Way {
@@ -60,7 +60,7 @@ impl Way {
 }
 
 /// Two nodes on one link.
-fn pair(way: Way) -> (Node, Node) {
+pub(crate) fn pair(way: Way) -> (Node, Node) {
     let (mut a, mut b) = (Node::new(1, Ways::Default), Node::new(2, Ways::Default));
     a.connect(&b.netns, 1500);
     b.connect(&a.netns, 1500);
