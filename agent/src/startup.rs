@@ -310,7 +310,7 @@ fn start_loops(
     }));
     forward(watches.own_node.clone(), &engine.wakes.datapath, tasks, stop);
     forward(watches.nodes.clone(), &engine.wakes.datapath, tasks, stop);
-    forward(watches.own_cilium_node.clone(), &engine.wakes.datapath, tasks, stop);
+    tasks.spawn(follow_own_cilium_node(engine.clone(), watches.clone(), stop.clone()));
     if let Some(tables) = &watches.pods {
         forward(tables.pools.clone(), &engine.wakes.datapath, tasks, stop);
     }
@@ -382,12 +382,31 @@ fn forward<T: Send + Sync + 'static>(
     });
 }
 
-/// Takes over what the tables say; what they do not know yet stays as it was.
-async fn take_tables(engine: &Engine, watches: &Watches) {
+/// Wakes whom a change of the node's CiliumNode concerns: most are this agent's own words, which need no pass over the
+/// datapath.
+async fn follow_own_cilium_node(engine: Arc<Engine>, watches: Arc<Watches>, stop: CancellationToken) {
+    let mut table = watches.own_cilium_node.clone();
+    loop {
+        tokio::select! {
+            () = table.changed() => {}
+            () = stop.cancelled() => return,
+        }
+        if take_tables(&engine, &watches).await {
+            engine.wakes.datapath.notify_one();
+        } else {
+            engine.space_changed();
+        }
+    }
+}
+
+/// Takes over what the tables say; what they do not know yet stays as it was. The answer is whether the node's blocks are
+/// others than before.
+async fn take_tables(engine: &Engine, watches: &Watches) -> bool {
     let own = watches.own_node.snapshot();
     let nodes = watches.nodes.snapshot();
     let cilium = watches.own_cilium_node.snapshot();
     let mut state = engine.state().await;
+    let before = state.said.clone();
     // One that cannot be read at all says nothing; what it said before holds.
     if cilium.synced && cilium.rejected.is_empty() {
         let own = cilium.items.get(&engine.node_name).cloned().unwrap_or_default();
@@ -421,6 +440,7 @@ async fn take_tables(engine: &Engine, watches: &Watches) {
         });
         state.node.peers = peers.collect();
     }
+    state.said.has_other_blocks(&before)
 }
 
 async fn write_cni_file(engine: &Engine, watches: &Watches) -> anyhow::Result<()> {

@@ -31,6 +31,19 @@ impl Said {
         self.pools.as_ref().is_some_and(|pools| !pools.contains(pool))
     }
 
+    /// Whether the node's objects said other blocks `before`. The rest of what they say is for whoever asks for blocks: most
+    /// of it this agent wrote itself.
+    pub(crate) fn has_other_blocks(&self, before: &Self) -> bool {
+        let of_own = |said: &Self| {
+            said.own.as_ref().map(|own| {
+                let listed = own.pod_cidrs.iter().copied();
+                let released: Vec<IpNet> = listed.filter(|cidr| is_released(own, cidr)).collect();
+                (own.pod_cidrs.clone(), own.allocated.clone(), released)
+            })
+        };
+        (&self.node_cidrs, &self.pools) != (&before.node_cidrs, &before.pools) || of_own(self) != of_own(before)
+    }
+
     /// Blocks that the node has of pools that were deleted.
     pub(crate) fn of_deleted_pools(&self) -> impl Iterator<Item = Block> {
         let listed = self.own.iter().flat_map(|own| &own.allocated);
@@ -86,6 +99,10 @@ pub(crate) fn is_released(own: &OwnCiliumNode, cidr: &IpNet) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use kinesin_cluster::{PoolNeed, crd::StatusCondition};
+
     use super::*;
 
     fn net(text: &str) -> IpNet {
@@ -118,6 +135,35 @@ mod tests {
         }
         let left = cidrs(BlockSource::GivenPodCidrs, &told, &put).expect("known");
         assert!(left.is_empty(), "the operator may be taking it already: {left:?}");
+    }
+
+    #[test]
+    fn what_the_node_asks_for_and_is_told_is_no_change_of_its_blocks() {
+        let own = OwnCiliumNode {
+            pod_cidrs: vec![net("10.0.0.0/29")],
+            cidr_status: BTreeMap::from([("10.0.0.0/29".to_owned(), "in-use".to_owned())]),
+            ..OwnCiliumNode::default()
+        };
+        let before = Said { own: Some(own), ..Said::default() };
+        let changed = |change: &dyn Fn(&mut OwnCiliumNode)| {
+            let mut now = before.clone();
+            now.own.iter_mut().for_each(change);
+            now.has_other_blocks(&before)
+        };
+        assert!(!changed(&|own| own.requested = vec![PoolNeed::default()]));
+        assert!(!changed(&|own| own.operator_error = "full".to_owned()));
+        assert!(!changed(&|own| own.conditions = vec![StatusCondition::default()]));
+        let word = |word: &str| {
+            let word = word.to_owned();
+            move |own: &mut OwnCiliumNode| drop(own.cidr_status.insert("10.0.0.0/29".to_owned(), word.clone()))
+        };
+        assert!(!changed(&word("depleted")));
+        assert!(changed(&word(RELEASED)));
+        assert!(changed(&|own| own.pod_cidrs.clear()));
+        assert!(changed(&|own| own.allocated.push(("vac".to_owned(), net("10.1.0.0/29")))));
+        assert!(before.has_other_blocks(&Said::default()), "it was not known");
+        assert!(Said { node_cidrs: Some(Vec::new()), ..before.clone() }.has_other_blocks(&before));
+        assert!(Said { pools: Some(BTreeSet::new()), ..before.clone() }.has_other_blocks(&before));
     }
 
     #[test]
