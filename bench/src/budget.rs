@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn program(name: &'static str, verified: u32) -> Program {
-        Program { name, verified, translated: 1 }
+        Program { name, verified, verified_native: 1, translated: 1 }
     }
 
     #[test]

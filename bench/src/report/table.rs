@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Comparison, MetricReport, Report, goals, number};
-use crate::{case::Contender, stats::Advantage};
+use crate::{case::Contender, programs::Program, stats::Advantage};
 
 pub(super) fn render(report: &Report) -> String {
     let mut text = String::new();
@@ -64,12 +64,18 @@ fn figures(report: &MetricReport, text: &mut String) -> std::fmt::Result {
 
 fn programs(report: &Report, text: &mut String) -> std::fmt::Result {
     let Some(cost) = &report.programs else { return Ok(()) };
-    writeln!(text, "\nprograms  {:<16} {:>9} {:>11}", "", "verified", "translated")?;
-    for program in &cost.programs {
-        writeln!(text, "          {:<16} {:>9} {:>11}", program.name, program.verified, program.translated)?;
+    writeln!(text, "\nprograms of a node with VXLAN and Geneve, and of one without")?;
+    writeln!(text, "          {:<16} {:>9} {:>9} {:>11}", "", "verified", "without", "translated")?;
+    for Program { name, verified, verified_native, translated } in &cost.programs {
+        writeln!(text, "          {name:<16} {verified:>9} {verified_native:>9} {translated:>11}")?;
     }
-    writeln!(text, "          {:<16} {:>9}  packet", "", "ns")?;
+    writeln!(text, "          {:<16} {:>9} {:>9}  packet", "", "ns", "without")?;
     for packet in &cost.packets {
+        let native = packet.native.map(|time| time.to_string()).unwrap_or_default();
+        writeln!(text, "          {:<16} {:>9} {native:>9}  {}", packet.program, packet.nanoseconds, packet.packet)?;
+    }
+    writeln!(text, "          {:<16} {:>9}  packet, run once at a look at the clock", "", "ns")?;
+    for packet in &cost.single {
         writeln!(text, "          {:<16} {:>9}  {}", packet.program, packet.nanoseconds, packet.packet)?;
     }
     Ok(())
