@@ -5,8 +5,8 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kinesin_cluster::{
-    CiliumNode, NodePublication, Snapshot, Table, install_crds, publish_node, watch_cluster_nodes, watch_local_pods,
-    watch_own_node,
+    CiliumNode, CiliumPodIPPool, NodePublication, Snapshot, Table, install_crds, publish_node, watch_cluster_nodes,
+    watch_local_pods, watch_own_node, watch_pod_ip_pools,
 };
 use kube::{
     Api,
@@ -57,6 +57,27 @@ async fn nodes_are_added_changed_and_removed() {
     let api: Api<CiliumNode> = Api::all(cluster.client.clone());
     api.delete("w1", &DeleteParams::default()).await.expect("deleted");
     until(&mut table, "removal", |content| content.items.keys().eq(["w2"])).await;
+    cluster.down().await;
+}
+
+#[tokio::test]
+async fn a_pool_that_waits_for_its_finalizer_is_told_apart_from_one_that_serves() {
+    let mut cluster = Cluster::start().await;
+    install_crds(&cluster.client).await.expect("definitions");
+    let mut table = watch_pod_ip_pools(cluster.client.clone());
+    until(&mut table, "first answer", |content| content.synced && content.items.is_empty()).await;
+    let api: Api<CiliumPodIPPool> = Api::all(cluster.client.clone());
+    for (name, finalizers) in [("stays", json!([])), ("goes", json!(["example.com/wait"]))] {
+        let spec = json!({"ipv4": {"cidrs": ["10.9.0.0/24"], "maskSize": 28}});
+        create(&api, json!({"metadata": {"name": name, "finalizers": finalizers}, "spec": spec})).await;
+    }
+    until(&mut table, "both", |content| content.items.values().filter(|pool| !pool.terminating).count() == 2).await;
+    api.delete("goes", &DeleteParams::default()).await.expect("deletion is asked for");
+    let content = until(&mut table, "an end", |content| content.items["goes"].terminating).await;
+    assert!(!content.items["stays"].terminating);
+    let done = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    api.patch("goes", &PatchParams::default(), &done).await.expect("patched");
+    until(&mut table, "removal", |content| content.items.keys().eq(["stays"])).await;
     cluster.down().await;
 }
 
