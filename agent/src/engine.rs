@@ -12,7 +12,7 @@ use std::{
 
 use kinesin_agent_api::types::EndpointNetworking;
 use kinesin_core::{
-    chassis::{ChassisError, ChassisReport, EndpointSpec},
+    chassis::{ChassisError, ChassisReport, EndpointSpec, Tunnel},
     config::Config,
     ipam::{Block, IpamError, Lease, Owner},
     routing::{Path, RoutingError, RoutingReport},
@@ -126,8 +126,8 @@ pub(crate) struct Datapath {
     pub(crate) routing: RoutingReport,
     /// What carries packets to each node.
     pub(crate) carriers: BTreeMap<String, Carrier>,
-    /// Whether packets may leave by a tunnel.
-    pub(crate) has_tunnels: bool,
+    /// The tunnels that are open.
+    pub(crate) tunnels: Vec<Tunnel>,
 }
 
 /// Why something could not be done on this node.
@@ -281,7 +281,7 @@ impl Datapath {
             device_mtu: self.device_mtu_bytes,
             route_mtu: self.route_mtu_bytes,
             // Across a virtual underlay, a tunnel's UDP superpackets would arrive with a state that no socket can split.
-            no_udp_segmentation: self.has_tunnels,
+            no_udp_segmentation: !self.tunnels.is_empty(),
         }
     }
 }

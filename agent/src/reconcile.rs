@@ -54,6 +54,7 @@ impl Engine {
         let carriers = self.carriers(&mut state);
         let mut next = self.plan(&state, links, &own, &carriers);
 
+        self.prepare_move(&mut state, &mut next, &carriers).await?;
         // A node that ran before has its devices, and its peers must not vanish from the tables even for a moment.
         let routed = if state.resumed || state.datapath.is_some() {
             let report = self.route(&state, &next, &carriers).await?;
@@ -62,10 +63,10 @@ impl Engine {
         } else {
             None
         };
-        self.apply_chassis(&mut state, &mut next, &carriers).await?;
+        self.apply_chassis(&mut state, &mut next).await?;
         next.routing = match routed {
             // Routes by the host device need it, and its addresses, to be there.
-            Some(report) if next.chassis.changes == 0 || !next.has_tunnels => report,
+            Some(report) if next.chassis.changes == 0 || next.tunnels.is_empty() => report,
             _ => {
                 let report = self.route(&state, &next, &carriers).await?;
                 self.backends.chassis.set_paths(&report.paths).await?;
@@ -214,19 +215,14 @@ impl Engine {
             router: own.router.clone(),
             device_mtu_bytes,
             route_mtu_bytes: device_mtu_bytes.saturating_sub(overhead),
-            has_tunnels: !routing::tunnels(carriers).is_empty(),
+            tunnels: routing::tunnels(carriers),
             paths: state.datapath.as_ref().map(|last| last.paths.clone()).unwrap_or_default(),
             ..Datapath::default()
         }
     }
 
-    async fn apply_chassis(
-        &self,
-        state: &mut State,
-        next: &mut Datapath,
-        carriers: &Carriers,
-    ) -> Result<(), EngineError> {
-        let tunnels = routing::tunnels(carriers);
+    async fn apply_chassis(&self, state: &mut State, next: &mut Datapath) -> Result<(), EngineError> {
+        let tunnels = next.tunnels.clone();
         let snapshot = self.backends.ipam.snapshot();
         let peers = state.node.peers.values();
         let desired = ChassisDesired {
@@ -267,10 +263,40 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes the chassis ready for nodes that change their carrier, before any route follows: a tunnel is open before
+    /// anything enters it, and known as the way to a node before the node's own stack sends that way.
+    async fn prepare_move(
+        &self,
+        state: &mut State,
+        next: &mut Datapath,
+        carriers: &Carriers,
+    ) -> Result<(), EngineError> {
+        let Some(last) = &state.datapath else { return Ok(()) };
+        let last = last.clone();
+        if next.tunnels.iter().any(|tunnel| !last.tunnels.contains(tunnel)) {
+            next.paths.clone_from(&last.paths);
+            self.apply_chassis(state, next).await?;
+        }
+        let moves = |(name, carrier): (&String, &Carrier)| last.carriers.get(name).is_some_and(|was| was != carrier);
+        if carriers.by_peer.iter().any(moves) {
+            let desired = self.routing_desired(state, next);
+            let planned = self.backends.routing.plan(desired, carriers).await?;
+            self.backends.chassis.set_paths(&routing::while_moving(planned, &last.paths)).await?;
+        }
+        Ok(())
+    }
+
     async fn route(&self, state: &State, next: &Datapath, carriers: &Carriers) -> Result<RoutingReport, EngineError> {
+        let desired = self.routing_desired(state, next);
+        let last = state.datapath.as_ref().map(|last| &last.carriers);
+        Ok(self.backends.routing.apply(desired, carriers, last).await?)
+    }
+
+    /// The cluster as routing sees it.
+    fn routing_desired(&self, state: &State, next: &Datapath) -> RoutingDesired {
         let snapshot = self.backends.ipam.snapshot();
         let peers = state.node.peers.iter().map(|(name, record)| (name.clone(), routing::peer(record)));
-        let desired = RoutingDesired {
+        RoutingDesired {
             local: LocalNode {
                 name: self.node_name.clone(),
                 families: self.config.families,
@@ -282,9 +308,7 @@ impl Engine {
                 mtu_bytes: next.device_mtu_bytes,
             },
             peers: peers.collect(),
-        };
-        let last = state.datapath.as_ref().map(|last| &last.carriers);
-        Ok(self.backends.routing.apply(desired, carriers, last).await?)
+        }
     }
 
     async fn apply_health(&self, state: &mut State, addresses: &[IpAddr]) -> Result<(), EngineError> {

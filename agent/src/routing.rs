@@ -11,7 +11,7 @@ use std::{
 
 use kinesin_core::{
     chassis::Tunnel,
-    routing::{Peer, Routing, RoutingDesired, RoutingError, RoutingReport},
+    routing::{Path, Peer, Routing, RoutingDesired, RoutingError, RoutingReport},
     values::{Carrier, Family},
 };
 
@@ -22,7 +22,7 @@ use crate::{
 
 /// How long a carrier is accepted after the last node has stopped preferring it. Announcements need milliseconds; a node
 /// whose API server is away falls back on nothing, so there is no point in waiting for it.
-pub(crate) const HOLD: Duration = Duration::from_secs(30);
+pub(crate) const HOLD: Duration = Duration::from_secs(10);
 
 /// Every routing backend that can run on this node, at most one for each carrier.
 #[derive(Debug, Clone)]
@@ -58,6 +58,28 @@ impl Routings {
         accepted.flat_map(|backend| families.iter().map(|family| backend.overhead_bytes(*family))).max().unwrap_or(0)
     }
 
+    /// The paths that [`Self::apply`] would report, as far as backends can tell before they act; nothing changes.
+    ///
+    /// # Errors
+    /// What the preferred backend says of all its nodes.
+    pub(crate) async fn plan(
+        &self,
+        mut desired: RoutingDesired,
+        carriers: &Carriers,
+    ) -> Result<Vec<Path>, RoutingError> {
+        assign(&mut desired, carriers);
+        let mut paths = Vec::new();
+        for backend in self.all().filter(|backend| carriers.uses(backend.carrier())) {
+            match backend.plan(&desired).await {
+                Ok(found) => paths.extend(found.unwrap_or_default()),
+                Err(error) if backend.carrier() == self.preferred.carrier() => return Err(error),
+                // It is told when it is asked to act.
+                Err(error) => tracing::debug!(carrier = %backend.carrier(), %error, "no plan"),
+            }
+        }
+        Ok(paths)
+    }
+
     /// Gives each backend its nodes; `last` is what carried packets to them before, absent after a start.
     ///
     /// A backend that gains a node goes before the one that loses it, so that the node's route is replaced and not missed.
@@ -70,10 +92,7 @@ impl Routings {
         carriers: &Carriers,
         last: Option<&BTreeMap<String, Carrier>>,
     ) -> Result<RoutingReport, RoutingError> {
-        desired.peers.retain(|name, _| carriers.by_peer.contains_key(name));
-        for (name, peer) in &mut desired.peers {
-            peer.carrier = carriers.by_peer.get(name).copied();
-        }
+        assign(&mut desired, carriers);
         let mut report = RoutingReport { unreachable: carriers.impossible.clone(), ..RoutingReport::default() };
         let gains = |backend: &Arc<dyn Routing>| {
             let own = backend.carrier();
@@ -168,6 +187,27 @@ impl Engine {
     }
 }
 
+/// Says of each peer what is to carry packets to it, and leaves out those that nothing can.
+fn assign(desired: &mut RoutingDesired, carriers: &Carriers) {
+    desired.peers.retain(|name, _| carriers.by_peer.contains_key(name));
+    for (name, peer) in &mut desired.peers {
+        peer.carrier = carriers.by_peer.get(name).copied();
+    }
+}
+
+/// The paths while nodes change their carrier and routes have not followed yet: what leaves a tunnel stays in it until then,
+/// since the route still leads there; paths that the plan does not know stay as well.
+pub(crate) fn while_moving(planned: Vec<Path>, last: &[Path]) -> Vec<Path> {
+    let mut paths: BTreeMap<_, Path> = last.iter().map(|path| (path.prefix, path.clone())).collect();
+    for path in planned {
+        let was = paths.get(&path.prefix).map_or(Carrier::Native, |was| was.carrier);
+        if path.carrier != Carrier::Native || was == Carrier::Native {
+            paths.insert(path.prefix, path);
+        }
+    }
+    paths.into_values().collect()
+}
+
 /// The tunnels that the chassis opens.
 pub(crate) fn tunnels(carriers: &Carriers) -> Vec<Tunnel> {
     carriers.formats().filter_map(|format| Some(Tunnel { carrier: format.carrier, port: format.port? })).collect()
@@ -189,10 +229,7 @@ mod tests {
     use std::sync::Mutex;
 
     use async_trait::async_trait;
-    use kinesin_core::{
-        routing::{LocalNode, Path},
-        values::Families,
-    };
+    use kinesin_core::{routing::LocalNode, values::Families};
 
     use super::*;
     use crate::carriers::Said;
@@ -330,6 +367,21 @@ mod tests {
             "{report:?}"
         );
         assert!(World::new(Carrier::Native, &[Carrier::Native]).apply(&peers, None).await.0.is_err());
+    }
+
+    #[test]
+    fn who_enters_a_tunnel_goes_before_the_route_and_who_leaves_it_after() {
+        let path = |number: u8, carrier| Path {
+            prefix: format!("10.244.{number}.0/24").parse().expect("a network"),
+            node: [10, 0, 0, number].into(),
+            carrier,
+            next_hop: None,
+        };
+        let (native, vxlan, geneve) = (Carrier::Native, Carrier::Vxlan, Carrier::Geneve);
+        let last = [path(1, native), path(2, vxlan), path(3, vxlan), path(4, native)];
+        let planned = vec![path(1, vxlan), path(2, native), path(3, geneve), path(5, native)];
+        let between = while_moving(planned, &last);
+        assert_eq!(between, [path(1, vxlan), path(2, vxlan), path(3, geneve), path(4, native), path(5, native)]);
     }
 
     #[test]

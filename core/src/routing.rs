@@ -25,6 +25,16 @@ pub trait Routing: fmt::Debug + Send + Sync + 'static {
     /// Bytes that the carrier adds to a packet on an underlay of `family`.
     fn overhead_bytes(&self, underlay: Family) -> u16;
 
+    /// The paths that `apply` of this state would report, with nothing changed; none if only `apply` can tell.
+    ///
+    /// While peers change from one carrier to another, the chassis has to know the new way before a route leads there.
+    ///
+    /// # Errors
+    /// As `apply`.
+    async fn plan(&self, _desired: &RoutingDesired) -> Result<Option<Vec<Path>>, RoutingError> {
+        Ok(None)
+    }
+
     /// Makes the kernel agree with `desired`; the answer says which prefixes can be carried.
     ///
     /// # Errors

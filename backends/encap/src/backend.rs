@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kinesin_core::{
     registry::{BuildContext, BuildError},
-    routing::{Routing, RoutingDesired, RoutingError, RoutingReport},
+    routing::{Path, Routing, RoutingDesired, RoutingError, RoutingReport},
     values::{Carrier, Family},
 };
-use kinesin_routes::Keeper;
+use kinesin_routes::{Keeper, Outcome, Turn};
 
 use crate::{
     config::{Config, Settings},
@@ -76,8 +76,26 @@ impl Routing for Encap {
         self.format.overhead_bytes(underlay)
     }
 
+    async fn plan(&self, desired: &RoutingDesired) -> Result<Option<Vec<Path>>, RoutingError> {
+        let turn = self.keeper.turn().await?;
+        let outcome = self.wanted(&turn, desired)?;
+        Ok(Some(turn.plan(outcome)))
+    }
+
     async fn apply(&self, desired: &RoutingDesired) -> Result<RoutingReport, RoutingError> {
         let turn = self.keeper.turn().await?;
+        let outcome = self.wanted(&turn, desired)?;
+        turn.finish(outcome).await
+    }
+
+    async fn retire(&self) -> Result<(), RoutingError> {
+        self.keeper.retire().await
+    }
+}
+
+impl Encap {
+    /// What should be, as far as the cluster and the node's own devices decide it.
+    fn wanted(&self, turn: &Turn<'_>, desired: &RoutingDesired) -> Result<Outcome, RoutingError> {
         let (good, mut outcome) = turn.routable(desired, self.format.carrier);
         if !good.is_empty() {
             // Tunnels leave by them; a node that has none up is cut off, which is one reason and not one for each peer.
@@ -88,11 +106,7 @@ impl Routing for Encap {
             let Some(peer) = desired.peers.get(&name) else { continue };
             outcome.take(&name, cidr, ways.to(peer, cidr, |family| self.format.overhead_bytes(family)));
         }
-        turn.finish(outcome).await
-    }
-
-    async fn retire(&self) -> Result<(), RoutingError> {
-        self.keeper.retire().await
+        Ok(outcome)
     }
 }
 

@@ -10,7 +10,7 @@ use kinesin_core::{
     values::{Carrier, Family},
 };
 use kinesin_netlink::Route;
-use kinesin_routes::{Keeper, Kernel, Way, bare_route};
+use kinesin_routes::{Keeper, Kernel, Outcome, Turn, Way, bare_route};
 
 use crate::{
     NAME,
@@ -41,8 +41,26 @@ impl Routing for NativeRouting {
         0
     }
 
+    async fn plan(&self, desired: &RoutingDesired) -> Result<Option<Vec<Path>>, RoutingError> {
+        let turn = self.keeper.turn().await?;
+        let outcome = self.wanted(&turn, desired)?;
+        Ok(Some(turn.plan(outcome)))
+    }
+
     async fn apply(&self, desired: &RoutingDesired) -> Result<RoutingReport, RoutingError> {
         let turn = self.keeper.turn().await?;
+        let outcome = self.wanted(&turn, desired)?;
+        turn.finish(outcome).await
+    }
+
+    async fn retire(&self) -> Result<(), RoutingError> {
+        self.keeper.retire().await
+    }
+}
+
+impl NativeRouting {
+    /// What should be, as far as the cluster and the node's own links decide it.
+    fn wanted(&self, turn: &Turn<'_>, desired: &RoutingDesired) -> Result<Outcome, RoutingError> {
         let kernel = turn.kernel();
         let (good, mut outcome) = turn.routable(desired, self.carrier());
         let uplinks = if self.settings.direct_routes && !good.is_empty() {
@@ -55,15 +73,9 @@ impl Routing for NativeRouting {
             let Some(peer) = desired.peers.get(&name) else { continue };
             outcome.take(&name, cidr, self.way_to(peer, cidr, &table, kernel, &uplinks));
         }
-        turn.finish(outcome).await
+        Ok(outcome)
     }
 
-    async fn retire(&self) -> Result<(), RoutingError> {
-        self.keeper.retire().await
-    }
-}
-
-impl NativeRouting {
     /// The way to one pod CIDR: the path, and the route if one is to be set.
     fn way_to(
         &self,

@@ -1,11 +1,11 @@
 //! Brings the kernel to what a backend wants, and keeps the list of what it made.
 
-use std::{collections::BTreeSet, io, net::IpAddr, path::Path};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use futures::{StreamExt as _, stream};
 use ipnet::IpNet;
 use kinesin_core::{
-    routing::{Peer, RoutingDesired, RoutingError, RoutingReport},
+    routing::{Path, Peer, RoutingDesired, RoutingError, RoutingReport},
     values::Carrier,
 };
 use kinesin_netlink::{Netlink, NetlinkError};
@@ -39,7 +39,7 @@ pub struct Turn<'a> {
 impl Keeper {
     /// The routes of the backend of this registry name, whose list is in `state_dir`.
     #[must_use]
-    pub fn new(state_dir: &Path, backend: &str) -> Self {
+    pub fn new(state_dir: &std::path::Path, backend: &str) -> Self {
         Self { ledger: Mutex::new(Ledger::new(state_dir, backend)) }
     }
 
@@ -91,6 +91,12 @@ impl Turn<'_> {
             }
         }
         (checked.good.into_iter().filter(|(_, name)| ours(name)).collect(), outcome)
+    }
+
+    /// The paths that are wanted, with nothing changed.
+    #[must_use]
+    pub fn plan(self, outcome: Outcome) -> Vec<Path> {
+        outcome.report(0).paths
     }
 
     /// Brings the kernel to what `outcome` wants.

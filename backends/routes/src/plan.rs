@@ -55,7 +55,8 @@ pub fn bare_route(dst: IpNet, dev: u32) -> Route {
 /// Compares the desired routes with the kernel's; `listed` are those that an earlier `apply` made, `others` those that other
 /// backends of this node made.
 ///
-/// - A listed route that is no longer desired goes, unless it has been altered: then it is somebody else's now.
+/// - A listed route that is no longer desired goes, unless it has been altered, or another backend has listed it as it
+///   stands: then it is somebody else's now.
 /// - A listed route that is missing or altered is put back.
 /// - What another backend of this node made is replaced without a gap: a peer changes its carrier.
 /// - Whatever else holds the place of a desired route stays; the destination is blocked, unless that route does the
@@ -77,7 +78,7 @@ pub(crate) fn plan(
     for (dst, ours) in listed {
         let next = desired.get(dst);
         // One that only leads elsewhere now is replaced below, without a gap.
-        if next.is_none() && at(dst).contains(&ours) {
+        if next.is_none() && at(dst).contains(&ours) && !others.contains(ours) {
             plan.changes.push(Change::Remove(ours.clone()));
         }
     }
@@ -180,6 +181,12 @@ mod tests {
             plan(&none, &by_dst(std::slice::from_ref(&native)), &[], std::slice::from_ref(&tunnel)),
             Plan::default()
         );
+        // Two tunnels' routes may be the same: then nothing changes, and who loses it leaves it.
+        let same = by_dst(std::slice::from_ref(&tunnel));
+        let one = std::slice::from_ref(&tunnel);
+        assert_eq!(plan(&same, &none, one, one), Plan::default());
+        assert_eq!(plan(&none, &same, one, one), Plan::default());
+        assert_eq!(plan(&none, &same, &[], one).changes, [Change::Remove(tunnel.clone())]);
     }
 
     #[test]

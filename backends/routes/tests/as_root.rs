@@ -95,6 +95,16 @@ fn as_root_a_peer_changes_its_carrier_without_a_gap_and_nothing_is_left() {
             assert_eq!(leads_to(&netlink).await, [devices[1]; 2]);
             assert_eq!(apply(&vxlan, Carrier::Vxlan, "cilium_host", &two(Carrier::Vxlan)).await.changes, 0);
 
+            // Between tunnels the routes may be the same, and stay.
+            let geneve = Keeper::new(&directory, "geneve");
+            let gained = apply(&geneve, Carrier::Geneve, "cilium_host", &two(Carrier::Geneve)).await;
+            assert_eq!((gained.changes, gained.paths.len()), (0, 2));
+            vxlan.retire().await.expect("retired");
+            assert_eq!(leads_to(&netlink).await, [devices[1]; 2]);
+            assert_eq!(apply(&vxlan, Carrier::Vxlan, "cilium_host", &two(Carrier::Vxlan)).await.changes, 0);
+            geneve.retire().await.expect("retired");
+            assert_eq!(leads_to(&netlink).await, [devices[1]; 2]);
+
             // And back.
             assert_eq!(apply(&native, Carrier::Native, "eth0", &two(Carrier::Native)).await.changes, 2);
             vxlan.retire().await.expect("retired");
