@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cases::{
-        agents, black_hole, burst, cluster_pool, hop_limit, host_scope, many, migration, mtu, multi_pool, nodes, reach,
-        restart, sizes, storms,
+        agents, black_hole, burst, carrier, cluster_pool, hop_limit, host_scope, many, migration, mtu, multi_pool,
+        nodes, reach, restart, sizes, storms,
     },
     context::Context,
     own::OwnLab,
@@ -153,9 +153,16 @@ pub fn cases() -> &'static [Case] {
         Case::new("ipam_mode_changes_under_traffic", &[TwoNodes, RestartAgent, Own], migration::under_traffic)
             .on(Spread::Own(&migration::LAB))
             .alone(),
+        Case::new("carrier_changes_under_traffic", &[TwoNodes, RestartAgent, Own], carrier::changes_under_traffic)
+            .on(Spread::Own(&carrier::LAB))
+            .alone(),
         Case::new("path_mtu_is_discovered", &[TwoNodes, ChangeMtu], mtu::is_discovered).alone().everywhere(),
-        Case::new("black_hole_is_named", &[TwoNodes, ChangeMtu, RestartAgent], black_hole::is_named).alone(),
-        Case::new("restarted_agents_lose_nothing", &[TwoNodes, RestartAgent], agents::restarted).alone(),
+        Case::new("black_hole_is_named", &[TwoNodes, ChangeMtu, RestartAgent], black_hole::is_named)
+            .on(Spread::Each("routing"))
+            .alone(),
+        Case::new("restarted_agents_lose_nothing", &[TwoNodes, RestartAgent], agents::restarted)
+            .on(Spread::Each("routing"))
+            .alone(),
         Case::new("killed_agents_lose_nothing", &[TwoNodes, KillAgent], agents::killed).alone(),
         Case::new("storms_leak_nothing", &[TwoNodes, KillAgent, ReachInside], storms::leak_nothing).alone(),
         Case::new("restarted_node_comes_back", &[TwoNodes, RestartNode], nodes::restarted).alone(),

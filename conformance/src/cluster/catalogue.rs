@@ -11,12 +11,16 @@ use super::combination::{Axis, Combination, covering, every};
 /// Name of the axis of the address families.
 pub const FAMILIES: &str = "families";
 
+/// Name of the axis of the carriers.
+const ROUTING: &str = "routing";
+
 /// Which combinations are run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Selection {
     /// The one of defaults.
     Default,
-    /// Every pair of backends with every choice of families at least once.
+    /// Every pair of backends with every choice of families at least once; of carriers, each with every choice of families
+    /// beside the defaults.
     #[default]
     Covering,
     /// All.
@@ -75,7 +79,19 @@ pub fn select(backends: &[BackendInfo], selection: Selection) -> Vec<Combination
     let all = every(&axes(backends), |combination| is_allowed(backends, combination));
     match selection {
         Selection::Default => all.into_iter().take(1).collect(),
-        Selection::Covering => covering(&all, FAMILIES),
+        Selection::Covering => {
+            let Some(default) = all.first() else { return all };
+            // What carries a packet and what leased its address know nothing of each other, and each combination is a lab:
+            // all pairs of carriers and modes are for a full run.
+            let same = |one: &Combination, axis: &str| one.on(axis) == default.on(axis);
+            let is_carriers = |one: &Combination| {
+                one.choices().all(|(axis, _)| axis == ROUTING || axis == FAMILIES || same(one, axis))
+            };
+            let (usual, others): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|one| same(one, ROUTING));
+            let mut selected = covering(&usual, FAMILIES);
+            selected.extend(others.into_iter().filter(is_carriers));
+            selected
+        }
         Selection::Full => all,
     }
 }
@@ -160,6 +176,19 @@ mod tests {
             "{all:?}"
         );
         assert!(!all.iter().any(|name| name.contains("stack-clsact")), "{all:?}");
+    }
+
+    #[test]
+    fn carriers_meet_all_families_every_day_and_all_modes_in_a_full_run() {
+        let mut backends = today();
+        backends.push(backend("ipam", "cluster_pool", &["ipv4", "ipv6"], &[], false));
+        let before = names(&backends, Selection::Covering);
+        backends.push(backend("routing", "vxlan", &["ipv4", "ipv6"], &["chassis:ebpf"], false));
+        let daily = names(&backends, Selection::Covering);
+        assert_eq!(daily[..before.len()], before);
+        let added = ["dual", "ipv4", "ipv6"].map(|families| format!("host_scope-vxlan-ebpf-tcx-{families}"));
+        assert_eq!(daily[before.len()..], added);
+        assert_eq!(names(&backends, Selection::Full).len(), 24);
     }
 
     #[test]

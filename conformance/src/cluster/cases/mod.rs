@@ -3,6 +3,7 @@
 pub(super) mod agents;
 pub(super) mod black_hole;
 pub(super) mod burst;
+pub(super) mod carrier;
 pub(super) mod cluster_pool;
 pub(super) mod hop_limit;
 pub(super) mod host_scope;
