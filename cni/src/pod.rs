@@ -98,7 +98,7 @@ impl Pod {
     /// never makes one.
     fn switch_udp_segmentation_off(&self, ifname: &str) -> Result<(), CniError> {
         let switch = |feature: &&str| kinesin_netlink::switch_feature(ifname, feature, false).map(drop);
-        self.netns.run(|| kinesin_netlink::BEFORE_TUNNELS.iter().try_for_each(|feature| switch(feature)))??;
+        self.netns.run(|| kinesin_netlink::BEFORE_TUNNELS.iter().try_for_each(switch))??;
         Ok(())
     }
 

@@ -46,12 +46,12 @@ pub trait Packet {
     /// Inserts `length` bytes in front of the packet; the first 14 bytes are to be written anew.
     fn grow_front(&mut self, length: usize) -> bool;
 
-    /// Inserts `length` bytes behind the Ethernet header for headers of a tunnel over an underlay of `family`: IP, UDP, the
-    /// tunnel's own, and last an Ethernet header. Segments stay as long as they are.
+    /// Inserts `length` bytes behind the Ethernet header for headers of a tunnel over an underlay of `family`: IP, UDP,
+    /// the tunnel's own, and last an Ethernet header. Segments stay as long as they are.
     fn encapsulate(&mut self, length: usize, family: u8) -> bool;
 
-    /// Removes `length` bytes behind the Ethernet header: the headers of a tunnel over an underlay of family `outer`. What
-    /// is left is a packet of family `inner`, whose Ethernet header is to be written anew.
+    /// Removes `length` bytes behind the Ethernet header: the headers of a tunnel over an underlay of family `outer`.
+    /// What is left is a packet of family `inner`, whose Ethernet header is to be written anew.
     fn decapsulate(&mut self, length: usize, outer: u8, inner: u8) -> bool;
 
     /// The packet's mark, where it passed the node's stack.

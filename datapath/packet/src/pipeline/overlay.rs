@@ -47,7 +47,9 @@ pub(super) fn carry(
         identity,
         routed: found.flags & ipcache_flag::ROUTED != 0,
     };
-    let flow = if tunnel::is_on(tables) { tunnel::flow_of(packet, header) } else { 0 };
+    // Natively the packet's own header tells its flow.
+    let is_wrapped = tunnel::is_on(tables) && found.carrier != carrier::NATIVE;
+    let flow = if is_wrapped { tunnel::flow_of(packet, header) } else { 0 };
     out.stop(Kind::Carry, flow)
 }
 
