@@ -17,5 +17,6 @@ mod sys;
 mod trial;
 mod tunnel_segments;
 mod tunnel_strangers;
+mod tunnel_switch;
 mod tunnels;
 mod watch;
