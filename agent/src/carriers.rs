@@ -60,7 +60,11 @@ pub(crate) fn decide<'a>(
     let mut accepts = BTreeMap::from([(own.carrier, own.port)]);
     let preferred = peers.clone().into_iter().filter_map(|(_, said)| said.prefers);
     for format in preferred.chain(held).filter(|format| have.contains(&format.carrier)) {
-        accepts.entry(format.carrier).or_insert(format.port);
+        // What comes to a port is told by the port alone, so two tunnels cannot share one.
+        let is_free = format.port.is_none() || !accepts.values().any(|port| *port == format.port);
+        if is_free {
+            accepts.entry(format.carrier).or_insert(format.port);
+        }
     }
     let mut found = Carriers { own, accepts, by_peer: BTreeMap::new(), impossible: BTreeMap::new() };
     for (name, said) in peers {
@@ -237,6 +241,15 @@ mod tests {
         let found = decide(VXLAN, &all(), [NATIVE], [(&name, &peer)]);
         assert_eq!(found.formats().collect::<Vec<_>>(), [NATIVE, VXLAN]);
         assert_eq!(found.by_peer[&name], Carrier::Vxlan);
+    }
+
+    #[test]
+    fn two_tunnels_do_not_share_a_port() {
+        let own = Format { port: GENEVE.port, ..VXLAN };
+        let (name, peer) = ("w1".to_owned(), said(GENEVE, &[]));
+        let found = decide(own, &all(), [], [(&name, &peer)]);
+        assert_eq!(found.formats().collect::<Vec<_>>(), [own]);
+        assert!(found.impossible[&name].contains("tunnel-port"), "{found:?}");
     }
 
     #[test]
