@@ -86,6 +86,16 @@ async fn add_addresses(
         netlink.add_address(host.index, address).await?;
         *changes += 1;
     }
+    for address in router {
+        if let IpAddr::V6(address) = address {
+            // From `finish` on the node speaks to pods from this address, and must hear their answers.
+            match netlink.wait_until_received(*address).await {
+                // Not a reason to leave the node as it is: the other family works, and so may this one in a moment.
+                Err(error @ NetlinkError::Address { .. }) => tracing::warn!(%error, "going on without it"),
+                result => result?,
+            }
+        }
+    }
     Ok(())
 }
 

@@ -1,12 +1,26 @@
 //! Addresses of devices.
 
-use std::net::IpAddr;
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use futures::TryStreamExt;
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressFlags, AddressMessage},
+    route::RouteType,
+};
+use rtnetlink::RouteMessageBuilder;
+use tokio::time::{Instant, sleep};
 
 use crate::{Netlink, NetlinkError};
+
+/// How long the kernel may take to make an address receive: microseconds on an idle machine, seconds where many devices
+/// come up at once, since one worker of the kernel does it for all namespaces, a device at a time.
+const RECEIVES_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is looked whether it has.
+const LOOKS_EVERY: Duration = Duration::from_millis(1);
 
 impl Netlink {
     /// Every address of the namespace with the index of its device.
@@ -42,6 +56,36 @@ impl Netlink {
         }
         let action = || format!("give device {index} the address {address}");
         request.execute().await.map_err(|error| NetlinkError::from_request(action(), error))
+    }
+
+    /// Waits until packets to an IPv6 address that was just given to a device which is up are received here.
+    ///
+    /// The kernel can send from such an address at once, but makes the route by which it receives in a worker
+    /// (`addrconf_dad_start`), and until then answers to it are forwarded like a stranger's.
+    ///
+    /// # Errors
+    /// `Socket`, and `Address` when it is not received within ten seconds.
+    pub async fn wait_until_received(&self, address: Ipv6Addr) -> Result<(), NetlinkError> {
+        let start = Instant::now();
+        loop {
+            let query = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build();
+            let found = self.handle.route().get(query).execute().try_next().await;
+            match found {
+                Ok(Some(route)) if route.header.kind == RouteType::Local => return Ok(()),
+                Ok(_) => {}
+                Err(error) => {
+                    let error = NetlinkError::from_request(format!("look up the way to {address}"), error);
+                    // Nothing leads there yet.
+                    if error.errno().is_none() {
+                        return Err(error);
+                    }
+                }
+            }
+            if start.elapsed() > RECEIVES_WITHIN {
+                return Err(NetlinkError::Address { address: address.into(), waited: RECEIVES_WITHIN });
+            }
+            sleep(LOOKS_EVERY).await;
+        }
     }
 
     /// Takes an address from a device; one that is gone already is fine.
