@@ -55,7 +55,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("k8s-api-server", "", Text, "", "URL of the API server in place of the kubeconfig's", Ours),
     Key::new("enable-health-checking", "healthChecking", Bool, "true", "Whether nodes are probed", Ours),
     Key::new("enable-endpoint-health-checking", "endpointHealthChecking.enabled", Bool, "true", "Whether the node has a health endpoint", Ours),
-    Key::new("cluster-health-port", "clusterHealthPort", Int(1, 65535), "4240", "TCP port of the health endpoint's responder", Ours),
+    Key::new("cluster-health-port", "clusterHealthPort", Int(1, 65535), "4240", "TCP port of the responders of the node and its health endpoint", Ours),
 
     // CNI.
     Key::new("write-cni-conf-when-ready", "cni.hostConfDirMountPath", Path, "/etc/cni/net.d/05-cilium.conflist", "CNI configuration that the agent writes when it is ready", Ours),
