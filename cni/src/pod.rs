@@ -97,8 +97,7 @@ impl Pod {
     /// What a tunnel cannot carry as one superpacket is split before it leaves the pod. A kernel that has no such feature
     /// never makes one.
     fn switch_udp_segmentation_off(&self, ifname: &str) -> Result<(), CniError> {
-        let switch = |feature: &&str| kinesin_netlink::switch_feature(ifname, feature, false).map(drop);
-        self.netns.run(|| kinesin_netlink::BEFORE_TUNNELS.iter().try_for_each(switch))??;
+        self.netns.run(|| kinesin_netlink::switch_features(ifname, &kinesin_netlink::BEFORE_TUNNELS, false))??;
         Ok(())
     }
 

@@ -33,7 +33,7 @@ fn added_pod_reaches_its_gateways_over_both_families() {
     let routes = node.block_on(async { Netlink::in_netns(&netns).expect("socket").routes().await.expect("routes") });
     let mtus: Vec<_> = routes.iter().filter(|route| route.dst.prefix_len() == 0).map(|route| route.mtu).collect();
     assert_eq!(mtus, [Some(1430), Some(1430)]);
-    let switched = || kinesin_netlink::switch_feature("eth0", "tx-udp-segmentation", false);
+    let switched = || kinesin_netlink::switch_features("eth0", &["tx-udp-segmentation"], false);
     assert!(!netns.run(switched).expect("inside").expect("switched"), "the agent asked for it, and it is off already");
     assert_eq!(node.connect_from(&netns, &result), 2);
 
@@ -118,7 +118,7 @@ fn single_family_pods_get_only_their_family() {
         });
         let result = node.command("ADD", &path, json!({"mtu": 1400})).ok();
         assert_eq!(node.connect_from(&netns, &result), 1);
-        let switched = || kinesin_netlink::switch_feature("eth0", "tx-udp-segmentation", false);
+        let switched = || kinesin_netlink::switch_features("eth0", &["tx-udp-segmentation"], false);
         assert!(netns.run(switched).expect("inside").expect("switched"), "the agent did not ask for it, and it was on");
         assert_eq!(result["interfaces"][1]["mtu"], 1400);
         let off = Sysctl::of(&netns).read("ipv6/conf/all/disable_ipv6").expect("read");

@@ -37,19 +37,20 @@ const NAME_BYTES: usize = 32;
 /// Names that are believed to be there at most; a kernel of today has some 64.
 const NAMES_MAX: u32 = 1024;
 
-/// Switches a feature of a device in the calling thread's namespace; the answer tells whether that changed anything. A kernel
-/// without this feature has nothing to switch.
+/// Switches features of a device in the calling thread's namespace, all with one request; the answer tells whether that
+/// changed anything. Of features that this kernel does not know there is nothing to switch.
 ///
 /// # Errors
 /// `Refused` when there is no such device, or without CAP_NET_ADMIN.
-pub fn switch_feature(device: &str, feature: &str, on: bool) -> Result<bool, NetlinkError> {
-    let verb = if on { "on" } else { "off" };
-    let refused =
-        |source| NetlinkError::Refused { action: format!("switch {feature} of device {device:?} {verb}"), source };
-    switch(device, feature, on).map_err(refused)
+pub fn switch_features(device: &str, features: &[&str], on: bool) -> Result<bool, NetlinkError> {
+    let refused = |source| {
+        let (verb, features) = (if on { "on" } else { "off" }, features.join(", "));
+        NetlinkError::Refused { action: format!("switch {features} of device {device:?} {verb}"), source }
+    };
+    switch(device, features, on).map_err(refused)
 }
 
-fn switch(device: &str, feature: &str, on: bool) -> io::Result<bool> {
+fn switch(device: &str, features: &[&str], on: bool) -> io::Result<bool> {
     // Any socket will do; this one needs no address that the namespace has.
     let socket = UdpSocket::bind(("0.0.0.0", 0))?;
     let call = |words: &mut [u32]| sys::ethtool(&socket, device, words);
@@ -66,24 +67,32 @@ fn switch(device: &str, feature: &str, on: bool) -> io::Result<bool> {
     names[..3].copy_from_slice(&[GET_STRINGS, FEATURE_NAMES, count]);
     call(&mut names)?;
     let bytes: Vec<u8> = names[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let is_it = |name: &[u8]| name.split(|byte| *byte == 0).next() == Some(feature.as_bytes());
-    let Some(number) = bytes.chunks_exact(NAME_BYTES).position(is_it) else { return Ok(false) };
+    let is_asked = |name: &[u8]| {
+        let name = name.split(|byte| *byte == 0).next();
+        features.iter().any(|feature| name == Some(feature.as_bytes()))
+    };
+    let numbers = bytes.chunks_exact(NAME_BYTES).enumerate().filter(|(_, name)| is_asked(name)).map(|(at, _)| at);
 
     // struct ethtool_gfeatures: cmd, number of blocks, then of each block what is available, requested, active, fixed.
-    let (blocks, block, bit) = (count.div_ceil(32), number / 32, 1_u32 << (number % 32));
+    let blocks = count.div_ceil(32);
     let mut found = vec![0; 2 + blocks as usize * 4];
     found[..2].copy_from_slice(&[GET_FEATURES, blocks]);
     call(&mut found)?;
-    let is_on = found[2 + block * 4 + 2] & bit != 0;
-    if is_on == on {
-        return Ok(false);
-    }
 
     // struct ethtool_sfeatures: cmd, number of blocks, then of each block which bits count, and what they shall be.
     let mut wanted = vec![0; 2 + blocks as usize * 2];
     wanted[..2].copy_from_slice(&[SET_FEATURES, blocks]);
-    wanted[2 + block * 2] = bit;
-    wanted[2 + block * 2 + 1] = if on { bit } else { 0 };
-    call(&mut wanted)?;
-    Ok(true)
+    let mut changes = false;
+    for number in numbers {
+        let (block, bit) = (number / 32, 1_u32 << (number % 32));
+        if (found[2 + block * 4 + 2] & bit != 0) != on {
+            wanted[2 + block * 2] |= bit;
+            wanted[2 + block * 2 + 1] |= if on { bit } else { 0 };
+            changes = true;
+        }
+    }
+    if changes {
+        call(&mut wanted)?;
+    }
+    Ok(changes)
 }

@@ -20,7 +20,7 @@ mod sysctl;
 mod watch;
 
 pub use error::NetlinkError;
-pub use feature::{BEFORE_TUNNELS, switch_feature};
+pub use feature::{BEFORE_TUNNELS, switch_features};
 pub use filter::BpfFilter;
 pub use handle::Netlink;
 pub use link::{Link, LinkKind, VethSpec};

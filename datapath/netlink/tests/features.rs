@@ -1,6 +1,6 @@
 //! Offloads, switched in a namespace of the test's own. Needs root.
 
-use kinesin_netlink::{NetNs, Netlink, VethSpec, switch_feature};
+use kinesin_netlink::{NetNs, Netlink, VethSpec, switch_features};
 
 #[test]
 fn as_root_a_feature_is_switched_once_and_unknown_ones_are_left_alone() {
@@ -13,11 +13,11 @@ fn as_root_a_feature_is_switched_once_and_unknown_ones_are_left_alone() {
         });
         let feature = "tx-udp-segmentation";
         for (on, changes) in [(false, true), (false, false), (true, true), (true, false)] {
-            assert_eq!(switch_feature("a", feature, on).expect("switched"), changes, "{on}");
+            assert_eq!(switch_features("a", &[feature, "tx-by-pigeon"], on).expect("switched"), changes, "{on}");
         }
-        assert!(!switch_feature("a", "tx-by-pigeon", false).expect("nothing to switch"));
+        assert!(!switch_features("a", &["tx-by-pigeon"], false).expect("nothing to switch"));
         for wrong in ["missing0", "", "a-name-that-is-far-too-long", "a\0b"] {
-            let error = switch_feature(wrong, feature, false).expect_err("no such device").to_string();
+            let error = switch_features(wrong, &[feature], false).expect_err("no such device").to_string();
             assert!(error.contains(feature) && error.contains("off"), "{error}");
         }
     };

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 
 use kinesin_core::values::{Carrier, Family};
-use kinesin_netlink::{BEFORE_TUNNELS, NetNs, Netlink, Route, switch_feature};
+use kinesin_netlink::{BEFORE_TUNNELS, NetNs, Netlink, Route, switch_features};
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use rtnetlink::{LinkMessageBuilder, LinkVxlan};
 
@@ -20,9 +20,8 @@ const WAYS: [Way; 2] = [
 
 /// What the CNI plugin does with a pod's device.
 fn prepare(pod: &Pod) {
-    let switch = || BEFORE_TUNNELS.iter().map(|feature| switch_feature("eth0", feature, false).expect("switched"));
-    let changed = pod.netns.run(|| switch().filter(|changed| *changed).count()).expect("namespace");
-    assert!(changed > 0, "a new device leaves them to others");
+    let changed = pod.netns.run(|| switch_features("eth0", &BEFORE_TUNNELS, false)).expect("namespace");
+    assert!(changed.expect("switched"), "a new device leaves them to others");
 }
 
 /// Sends ten datagrams at once, as QUIC does.
