@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
+use kinesin_agent_api::delete_queue::DeleteQueue;
 pub(crate) use kinesin_conformance::leaks::Held;
 use kinesin_conformance::leaks::{self, Site};
 use kinesin_loader::Table;
@@ -71,12 +72,14 @@ fn a_leak_is_seen_wherever_it_is() {
     });
     devices.remove(&777).expect("removed");
 
-    let queue = node.path("/var/run/cilium/deleteQueue");
-    fs::create_dir_all(&queue).expect("made");
-    fs::write(queue.join("777.delete"), "{}").expect("written");
+    let queue = DeleteQueue::beside(&node.path("/var/run/cilium/cilium.sock"));
+    // As a plugin holds it while it writes, so that the agent, which looks into the queue when it starts, waits.
+    let lock = queue.lock_shared(PATIENCE).expect("the queue's lock");
+    fs::write(queue.directory().join("777.delete"), "{}").expect("written");
     let waiting = leaks::settled(&site(&node), Duration::ZERO).expect_err("a deletion waits");
     assert!(waiting.ends_with("1 deletions wait"), "{waiting}");
-    fs::remove_file(queue.join("777.delete")).expect("removed");
+    fs::remove_file(queue.directory().join("777.delete")).expect("removed");
+    drop(lock);
 
     node.shell("ip link add lxc777 type veth peer name other777");
     assert_eq!(consistent(&node).orphans, BTreeSet::from(["lxc777".to_owned()]));
