@@ -301,6 +301,9 @@ pub struct UpArgs {
     /// Address families: ipv4, ipv6 or dual.
     #[arg(long, default_value_t, value_name = "FAMILIES")]
     pub families: kinesin_lab::Families,
+    /// Segments of the underlay, with a router between them; nodes are dealt to them in turn.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub segments: usize,
     /// MTU of the underlay in bytes.
     #[arg(long, default_value_t = 1500, value_name = "BYTES")]
     pub mtu: u16,

@@ -89,6 +89,7 @@ async fn bring_up(global: &Global, name: String, base: PathBuf, args: UpArgs) ->
         base,
         nodes: args.nodes,
         families: args.families,
+        segments: args.segments,
         mtu_bytes: args.mtu,
         pod_ranges: args.pod_ranges,
         bin_dir: match args.bin_dir {

@@ -157,8 +157,13 @@ pub(crate) async fn wait_for_system(client: &Client, nodes: usize, progress: &dy
     .await
 }
 
-/// Until every agent has the ways to all other nodes: being ready is about its own node only.
-pub(crate) async fn wait_for_mesh(nodes: &[crate::Node], progress: &dyn Progress) -> Result<(), LabError> {
+/// Until every agent has the ways to all other nodes: being ready is about its own node only. With a router between nodes
+/// it is enough that each agent knows of each node whether it can be reached, since direct routes do not lead there.
+pub(crate) async fn wait_for_mesh(
+    nodes: &[crate::Node],
+    is_routed: bool,
+    progress: &dyn Progress,
+) -> Result<(), LabError> {
     let hint = "`kinesin lab exec NODE -- cilium status --verbose` names the nodes that are not reached";
     wait(progress, "not every node reached every other", hint, async || {
         let (mut reached, mut broken) = (0, 0);
@@ -166,7 +171,7 @@ pub(crate) async fn wait_for_mesh(nodes: &[crate::Node], progress: &dyn Progress
             let agent = kinesin_agent_api::Client::new(node.path("/run/cilium/cilium.sock")?).with_timeout(LOOK * 10);
             // An agent that restarts just now is asked again.
             if let Ok(status) = agent.get::<StatusResponse>("/healthz").await {
-                reached += status.routing.peers;
+                reached += status.routing.peers + if is_routed { status.routing.unreachable.len() } else { 0 };
                 broken += status.controllers.iter().filter(|controller| controller.consecutive_errors > 0).count();
             }
         }

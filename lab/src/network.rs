@@ -1,4 +1,4 @@
-//! The underlay: a bridge in a namespace of its own, and a cable from it to every node.
+//! The underlay: a bridge for each segment in a namespace of its own, which routes between them, and a cable to every node.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,16 @@ use kinesin_netlink::{NetNs, Netlink, Route, Sysctl, VethSpec};
 
 use crate::{LabError, process::Process};
 
-const BRIDGE: &str = "br0";
+/// A node's cable.
+pub(crate) struct Cable<'a> {
+    /// The node's name, which becomes that of the port.
+    pub(crate) node: &'a str,
+    pub(crate) segment: usize,
+    pub(crate) addresses: &'a [IpNet],
+    pub(crate) gateways: &'a [IpNet],
+    pub(crate) mtu_bytes: u16,
+}
+
 /// The nodes' device on the underlay, as in the walk through a real cluster.
 pub const UPLINK: &str = "eth1";
 /// `RTPROT_STATIC`: set by whoever runs the machine.
@@ -26,39 +35,49 @@ pub(crate) fn netns_of(process: &Process) -> Result<NetNs, LabError> {
     Ok(NetNs::open(format!("/proc/{}/ns/net", process.pid))?)
 }
 
-/// Brings the bridge up with the gateway's addresses; what is there already stays.
-pub(crate) async fn bridge(segment: &Process, gateways: &[IpNet]) -> Result<(), LabError> {
-    let netlink = Netlink::in_netns(&netns_of(segment)?)?;
+fn bridge_of(segment: usize) -> String {
+    format!("br{segment}")
+}
+
+/// Brings a bridge up for each segment, with the gateway's addresses; what is there already stays.
+pub(crate) async fn bridges(holder: &Process, segments: &[Vec<IpNet>]) -> Result<(), LabError> {
+    let netns = netns_of(holder)?;
+    let netlink = Netlink::in_netns(&netns)?;
     netlink.set_up(netlink.link("lo").await?.index).await?;
-    netlink.ensure_bridge(BRIDGE).await?;
-    let bridge = netlink.link(BRIDGE).await?.index;
-    netlink.set_up(bridge).await?;
-    for gateway in gateways {
-        netlink.add_address(bridge, *gateway).await?;
+    if segments.len() > 1 {
+        set_sysctls(&netns)?;
+    }
+    for (segment, gateways) in segments.iter().enumerate() {
+        let name = bridge_of(segment);
+        netlink.ensure_bridge(&name).await?;
+        let bridge = netlink.link(&name).await?.index;
+        netlink.set_up(bridge).await?;
+        for gateway in gateways {
+            netlink.add_address(bridge, *gateway).await?;
+        }
     }
     Ok(())
 }
 
-/// Connects a node to the bridge; what is there already stays.
-pub(crate) async fn connect(
-    segment: &Process,
-    node: &Process,
-    name: &str,
-    addresses: &[IpNet],
-    gateways: &[IpNet],
-    mtu_bytes: u16,
-) -> Result<(), LabError> {
-    let (segment, node) = (netns_of(segment)?, netns_of(node)?);
-    let (bridge_side, node_side) = (Netlink::in_netns(&segment)?, Netlink::in_netns(&node)?);
-    let sysctl = Sysctl::of(&node);
+fn set_sysctls(netns: &NetNs) -> Result<(), LabError> {
+    let sysctl = Sysctl::of(netns);
     for (key, value) in SYSCTLS.iter().filter(|(key, _)| key.starts_with("ipv4") || has_ipv6()) {
         sysctl.set(key, value)?;
     }
+    Ok(())
+}
+
+/// Connects a node to its segment's bridge; what is there already stays.
+pub(crate) async fn connect(segment: &Process, node: &Process, cable: &Cable<'_>) -> Result<(), LabError> {
+    let Cable { node: name, addresses, gateways, mtu_bytes, .. } = *cable;
+    let (segment, node) = (netns_of(segment)?, netns_of(node)?);
+    let (bridge_side, node_side) = (Netlink::in_netns(&segment)?, Netlink::in_netns(&node)?);
+    set_sysctls(&node)?;
     node_side.set_up(node_side.link("lo").await?.index).await?;
     if node_side.find_link(UPLINK).await?.is_none() {
         // A port whose other end is gone vanishes with it, but not at once.
         bridge_side.delete_link_by_name(name).await?;
-        let cable = VethSpec {
+        let veth = VethSpec {
             name,
             mac: None,
             peer_name: UPLINK,
@@ -66,10 +85,10 @@ pub(crate) async fn connect(
             peer_netns: Some(&node),
             mtu: Some(u32::from(mtu_bytes)),
         };
-        bridge_side.add_veth(&cable).await?;
+        bridge_side.add_veth(&veth).await?;
     }
     let port = bridge_side.link(name).await?.index;
-    bridge_side.set_master(port, bridge_side.link(BRIDGE).await?.index).await?;
+    bridge_side.set_master(port, bridge_side.link(&bridge_of(cable.segment)).await?.index).await?;
     bridge_side.set_up(port).await?;
     let uplink = node_side.link(UPLINK).await?.index;
     for address in addresses {
@@ -111,7 +130,7 @@ mod tests {
     #[test]
     fn ethernet_address_is_the_nodes_own_in_every_family() {
         for index in [0, 1, 99] {
-            let of = |families| mac(&node_addresses(families, index));
+            let of = |families| mac(&node_addresses(families, 1, index));
             let last = 100 + u8::try_from(index).expect("small");
             assert_eq!(of(Families::Ipv4), [0x02, 0, 192, 168, 10, last]);
             assert_eq!((of(Families::Ipv6), of(Families::Dual)), (of(Families::Ipv4), of(Families::Ipv4)));

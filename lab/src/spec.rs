@@ -14,8 +14,12 @@ use crate::LabError;
 
 /// Nodes beyond this would leave the range of addresses that nodes have.
 const MAX_NODES: usize = 100;
+/// Segments beyond this would leave the range of addresses that segments have.
+const MAX_SEGMENTS: usize = 9;
 /// The first node's address ends so, in both families.
 const FIRST_HOST: u8 = 100;
+/// What is added to that when a node comes back under another address.
+const MOVED: u8 = 100;
 /// Port of the API server on the underlay.
 pub(crate) const API_PORT: u16 = 6443;
 /// The programs that nodes run.
@@ -82,6 +86,8 @@ pub struct Spec {
     pub nodes: usize,
     /// Families of underlay and pods.
     pub families: Families,
+    /// Segments of the underlay, with a router between them; nodes are dealt to them in turn.
+    pub segments: usize,
     /// MTU of the underlay in bytes.
     pub mtu_bytes: u16,
     /// Where nodes get their pod CIDRs from, at most one range a family; where none is given, the lab's own.
@@ -103,6 +109,7 @@ impl Default for Spec {
             base: PathBuf::from(DEFAULT_BASE),
             nodes: 3,
             families: Families::default(),
+            segments: 1,
             mtu_bytes: 1500,
             pod_ranges: Vec::new(),
             bin_dir: own_dir(),
@@ -134,6 +141,12 @@ impl Spec {
         check_name(&self.name)?;
         if !(1..=MAX_NODES).contains(&self.nodes) {
             return Err(LabError::spec(format!("{} nodes cannot be", self.nodes), format!("1 to {MAX_NODES}")));
+        }
+        if !(1..=MAX_SEGMENTS).contains(&self.segments) {
+            return Err(LabError::spec(
+                format!("{} segments cannot be", self.segments),
+                format!("1 to {MAX_SEGMENTS}"),
+            ));
         }
         // IPv6 needs 1280 bytes (RFC 8200 section 5), IPv4 hosts 576 (RFC 791).
         let least = if self.families.ipv6() { 1280 } else { 576 };
@@ -186,12 +199,15 @@ pub(crate) fn check_name(name: &str) -> Result<(), LabError> {
     Ok(())
 }
 
-/// The underlay's addresses of a host part, one per family.
-fn hosts(families: Families, host: u8) -> Vec<IpNet> {
-    let v4 = IpAddr::V4(Ipv4Addr::new(192, 168, 10, host));
+/// The underlay's addresses of a host part in a segment, one per family: the first segment is 192.168.10.0/24, the second
+/// 192.168.20.0/24.
+fn hosts(families: Families, segment: usize, host: u8) -> Vec<IpNet> {
+    // `validate` keeps the product within a byte.
+    let third = u8::try_from(10 * (segment + 1)).unwrap_or(u8::MAX);
+    let v4 = IpAddr::V4(Ipv4Addr::new(192, 168, third, host));
     // Written like the IPv4 one, so that a reader finds one by the other: ::100 and .100.
-    let last = u16::from_str_radix(&host.to_string(), 16).unwrap_or(u16::from(host));
-    let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x10, 0, 0, 0, last));
+    let digits = |number: u8| u16::from_str_radix(&number.to_string(), 16).unwrap_or(u16::from(number));
+    let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, digits(third), 0, 0, 0, digits(host)));
     let mut nets = Vec::new();
     if families.ipv4() {
         nets.push(IpNet::new_assert(v4, 24));
@@ -203,19 +219,38 @@ fn hosts(families: Families, host: u8) -> Vec<IpNet> {
 }
 
 /// Addresses of the node at `index`.
-pub(crate) fn node_addresses(families: Families, index: usize) -> Vec<IpNet> {
+pub(crate) fn node_addresses(families: Families, segments: usize, index: usize) -> Vec<IpNet> {
     // `validate` keeps the sum within a byte.
-    hosts(families, FIRST_HOST.saturating_add(u8::try_from(index).unwrap_or(u8::MAX)))
+    hosts(families, index % segments.max(1), FIRST_HOST.saturating_add(u8::try_from(index).unwrap_or(u8::MAX)))
 }
 
-/// Addresses of the bridge: the nodes' gateway, and where they find the API server.
-pub(crate) fn gateways(families: Families) -> Vec<IpNet> {
-    hosts(families, 1)
+/// Other addresses in the same networks, for a node that moves; moved again, it is back.
+pub(crate) fn moved(addresses: &[IpNet]) -> Vec<IpNet> {
+    // Both families' host parts read alike, and the sum stays within a byte for every node that `validate` admits.
+    let other = |host: u8| if host >= FIRST_HOST + MOVED { host - MOVED } else { host + MOVED };
+    let moved = |net: &IpNet| match net.addr() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, host] = ip.octets();
+            IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(a, b, c, other(host))), net.prefix_len())
+        }
+        IpAddr::V6(ip) => {
+            let mut parts = ip.segments();
+            let host = format!("{:x}", parts[7]).parse().unwrap_or(FIRST_HOST);
+            parts[7] = u16::from_str_radix(&other(host).to_string(), 16).unwrap_or_default();
+            IpNet::new_assert(IpAddr::V6(Ipv6Addr::from(parts)), net.prefix_len())
+        }
+    };
+    addresses.iter().map(moved).collect()
+}
+
+/// Addresses of a segment's bridge, which is its nodes' gateway; at those of the first is the API server.
+pub(crate) fn gateways(families: Families, segment: usize) -> Vec<IpNet> {
+    hosts(families, segment, 1)
 }
 
 /// The API server as nodes see it; IPv4 where there is a choice.
 pub(crate) fn api_url(families: Families) -> String {
-    let address = gateways(families).first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), IpNet::addr);
+    let address = gateways(families, 0).first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), IpNet::addr);
     format!("http://{}", SocketAddr::new(address, API_PORT))
 }
 
@@ -277,8 +312,10 @@ mod tests {
     fn nodes_are_called_and_addressed_as_in_the_walk_through() {
         let spec = Spec::default();
         assert_eq!(spec.node_names(), ["cilium-ctr", "cilium-w1", "cilium-w2"]);
-        let text: Vec<String> = node_addresses(Families::Dual, 1).iter().map(ToString::to_string).collect();
+        let text: Vec<String> = node_addresses(Families::Dual, 1, 1).iter().map(ToString::to_string).collect();
         assert_eq!(text, ["192.168.10.101/24", "fd00:192:168:10::101/64"]);
+        let text: Vec<String> = node_addresses(Families::Dual, 2, 1).iter().map(ToString::to_string).collect();
+        assert_eq!(text, ["192.168.20.101/24", "fd00:192:168:20::101/64"]);
         assert_eq!(api_url(Families::Dual), "http://192.168.10.1:6443");
         assert_eq!(api_url(Families::Ipv6), "http://[fd00:192:168:10::1]:6443");
     }
@@ -296,6 +333,7 @@ mod tests {
             (|spec| spec.name = "a".repeat(31), "30"),
             (|spec| spec.nodes = 0, "1 to 100"),
             (|spec| spec.nodes = 101, "1 to 100"),
+            (|spec| spec.segments = 10, "1 to 9"),
             (|spec| spec.mtu_bytes = 1279, "1280"),
             (|spec| spec.base = "here".into(), "absolute"),
             (|spec| spec.base = format!("/{}", "d".repeat(90)).into(), "at most"),
@@ -309,7 +347,14 @@ mod tests {
     #[test]
     fn every_node_of_the_largest_lab_has_its_own_address() {
         let all: std::collections::BTreeSet<_> =
-            (0..MAX_NODES).flat_map(|index| node_addresses(Families::Dual, index)).collect();
+            (0..MAX_NODES).flat_map(|index| node_addresses(Families::Dual, 1, index)).collect();
         assert_eq!(all.len(), 2 * MAX_NODES);
+        for index in [0, 1, 99] {
+            let addresses = node_addresses(Families::Dual, 3, index);
+            let elsewhere = moved(&addresses);
+            assert_eq!(moved(&elsewhere), addresses);
+            assert!(elsewhere.iter().all(|net| !all.contains(net)), "{elsewhere:?}");
+            assert!(elsewhere.iter().zip(&addresses).all(|(new, old)| new.trunc() == old.trunc()));
+        }
     }
 }

@@ -17,6 +17,8 @@ use crate::{
 pub(crate) struct State {
     pub(crate) name: String,
     pub(crate) families: Families,
+    #[serde(default = "one")]
+    pub(crate) segments: usize,
     pub(crate) mtu_bytes: u16,
     pub(crate) pod_ranges: Vec<PodRange>,
     pub(crate) bin_dir: PathBuf,
@@ -30,20 +32,30 @@ pub(crate) struct State {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct NodeState {
     pub(crate) name: String,
+    /// Of which segment of the underlay.
+    #[serde(default)]
+    pub(crate) segment: usize,
     pub(crate) addresses: Vec<IpNet>,
     pub(crate) holder: Option<Process>,
+}
+
+/// What labs had before there was a choice.
+fn one() -> usize {
+    1
 }
 
 impl State {
     pub(crate) fn new(spec: &Spec) -> Self {
         let nodes = spec.node_names().into_iter().enumerate().map(|(index, name)| NodeState {
             name,
-            addresses: node_addresses(spec.families, index),
+            segment: index % spec.segments.max(1),
+            addresses: node_addresses(spec.families, spec.segments, index),
             holder: None,
         });
         Self {
             name: spec.name.clone(),
             families: spec.families,
+            segments: spec.segments,
             mtu_bytes: spec.mtu_bytes,
             pod_ranges: pod_ranges(spec.families, &spec.pod_ranges),
             bin_dir: spec.bin_dir.clone(),
@@ -69,6 +81,9 @@ impl State {
         }
         if self.families != spec.families {
             return Some(format!("families {}", self.families));
+        }
+        if self.segments != spec.segments {
+            return Some(format!("{} segments", self.segments));
         }
         if self.pod_ranges != pod_ranges(spec.families, &spec.pod_ranges) {
             let ranges = self.pod_ranges.iter().map(|range| format!("{}={}", range.cidr, range.node_prefix));
@@ -97,6 +112,7 @@ mod tests {
         assert_eq!(state.difference(&Spec { nodes: 2, ..spec.clone() }).as_deref(), Some("3 nodes"));
         let other = Spec { families: Families::Ipv4, ..spec.clone() };
         assert_eq!(state.difference(&other).as_deref(), Some("families dual"));
+        assert_eq!(state.difference(&Spec { segments: 2, ..spec.clone() }).as_deref(), Some("1 segments"));
         assert!(state.difference(&Spec { mtu_bytes: 9000, ..spec }).is_some_and(|told| told.contains("1500")));
         assert!(!state.is_whole());
     }

@@ -9,10 +9,11 @@ use crate::{
     Lab, LabError, Progress, Silent, cgroup, cluster, kubeconfig,
     layout::{Layout, make_dir, write_whole},
     lock::Lock,
-    manifests, network,
+    manifests,
+    network::{self, Cable},
     plan::{ControlPlan, NodePlan, Plan, Role},
     process::Process,
-    spec::{API_PORT, Spec, api_url, gateways},
+    spec::{API_PORT, Spec, api_url, gateways, moved},
     start::{Started, launch},
     state::State,
 };
@@ -45,7 +46,7 @@ impl Lab {
             progress.phase("agents and operator");
             cluster::apply(&client, "the manifests", manifests::system(&config)?).await?;
             cluster::wait_for_system(&client, spec.nodes, progress).await?;
-            cluster::wait_for_mesh(&lab.nodes(), progress).await?;
+            cluster::wait_for_mesh(&lab.nodes(), spec.segments > 1, progress).await?;
         }
         if spec.workloads {
             progress.phase("demo pods");
@@ -75,7 +76,24 @@ impl Lab {
         self.control(&Silent)
     }
 
-    /// The namespace of the underlay's bridge. A node's cable ends there, in a port that has the node's name.
+    /// Gives a node other addresses on the underlay: when it is started the next time, it has the same name and is elsewhere.
+    /// Moved a second time, it is back.
+    ///
+    /// # Errors
+    /// [`LabError::NoSuchNode`], and `Busy` while another command changes the lab.
+    pub fn move_node(&mut self, name: &str) -> Result<(), LabError> {
+        let known = self.node(name)?;
+        let _lock = Lock::take(&self.layout, &self.state.name)?;
+        let (lab, dir) = (self.state.name.clone(), self.layout.base().to_owned());
+        self.state = State::load(&self.layout)?.ok_or(LabError::NoSuchLab { name: lab, dir })?;
+        for node in self.state.nodes.iter_mut().filter(|node| node.name == known.name()) {
+            node.addresses = moved(&node.addresses);
+        }
+        self.save()
+    }
+
+    /// The namespace of the underlay's bridges, which is the router between them. A node's cable ends there, in a port that
+    /// has the node's name.
     ///
     /// # Errors
     /// [`LabError::NodeDown`] when the underlay is gone.
@@ -98,15 +116,17 @@ impl Lab {
                 started.process
             }
         };
-        network::bridge(&segment, &gateways(self.state.families)).await
+        let segments = (0..self.state.segments).map(|index| gateways(self.state.families, index));
+        network::bridges(&segment, &segments.collect::<Vec<_>>()).await
     }
 
     fn control(&mut self, progress: &dyn Progress) -> Result<(), LabError> {
         progress.phase("API server");
         if alive(self.state.control).is_none() {
+            let listen = gateways(self.state.families, 0).into_iter();
             let plan = ControlPlan {
                 segment: self.segment()?,
-                listen: gateways(self.state.families).iter().map(|net| SocketAddr::new(net.addr(), API_PORT)).collect(),
+                listen: listen.map(|net| SocketAddr::new(net.addr(), API_PORT)).collect(),
                 port: self.state.api_port,
                 data_dir: self.layout.api_data(),
                 pod_ranges: self.state.pod_ranges.clone(),
@@ -150,10 +170,17 @@ impl Lab {
         if let Some(error) = failed {
             return Err(error);
         }
-        let (segment, gateways) = (self.segment()?, gateways(self.state.families));
+        let segment = self.segment()?;
         for node in &self.state.nodes {
             let Some(holder) = node.holder else { continue };
-            network::connect(&segment, &holder, &node.name, &node.addresses, &gateways, self.state.mtu_bytes).await?;
+            let cable = Cable {
+                node: &node.name,
+                segment: node.segment,
+                addresses: &node.addresses,
+                gateways: &gateways(self.state.families, node.segment),
+                mtu_bytes: self.state.mtu_bytes,
+            };
+            network::connect(&segment, &holder, &cable).await?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cases::{
         agents, black_hole, burst, carrier, cluster_pool, hop_limit, host_scope, many, migration, mtu, multi_pool,
-        nodes, reach, restart, sizes, storms,
+        nodes, reach, restart, segments, sizes, storms,
     },
     context::Context,
     own::OwnLab,
@@ -156,6 +156,16 @@ pub fn cases() -> &'static [Case] {
         Case::new("carrier_changes_under_traffic", &[TwoNodes, RestartAgent, Own], carrier::changes_under_traffic)
             .on(Spread::Own(&carrier::LAB))
             .alone(),
+        Case::new("router_between_nodes", &[TwoNodes, RestartAgent, Own], segments::reached_through_a_router)
+            .on(Spread::Own(&segments::LAB))
+            .alone(),
+        Case::new(
+            "narrow_way_to_one_node",
+            &[TwoNodes, RestartAgent, ChangeMtu, Own],
+            segments::narrow_way_to_one_node,
+        )
+        .on(Spread::Own(&segments::LAB))
+        .alone(),
         Case::new("path_mtu_is_discovered", &[TwoNodes, ChangeMtu], mtu::is_discovered).alone().everywhere(),
         Case::new("black_hole_is_named", &[TwoNodes, ChangeMtu, RestartAgent], black_hole::is_named)
             .on(Spread::Each("routing"))
@@ -166,6 +176,9 @@ pub fn cases() -> &'static [Case] {
         Case::new("killed_agents_lose_nothing", &[TwoNodes, KillAgent], agents::killed).alone(),
         Case::new("storms_leak_nothing", &[TwoNodes, KillAgent, ReachInside], storms::leak_nothing).alone(),
         Case::new("restarted_node_comes_back", &[TwoNodes, RestartNode], nodes::restarted).alone(),
+        Case::new("node_comes_back_as_another", &[TwoNodes, RestartNode], nodes::moved)
+            .on(Spread::Each("routing"))
+            .alone(),
     ];
     CASES
 }

@@ -70,6 +70,7 @@ pub(crate) fn plan(
         base: base.to_owned(),
         nodes: own.map_or(2, |own| own.nodes),
         families,
+        segments: own.map_or(1, |own| own.segments),
         pod_ranges,
         bin_dir: bin_dir.to_owned(),
         values: values.to_string(),

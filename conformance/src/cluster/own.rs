@@ -20,6 +20,8 @@ pub struct OwnLab {
     pub ipam: &'static str,
     /// Number of nodes.
     pub nodes: usize,
+    /// Segments that the nodes are dealt to in turn, with a router between them.
+    pub segments: usize,
     /// Families of nodes and pods.
     pub families: Families,
     /// The chart's values, as a user writes them.

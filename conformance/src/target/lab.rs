@@ -3,14 +3,17 @@
 mod inside;
 
 use std::{
-    fmt, fs, thread,
+    fmt, fs,
+    net::IpAddr,
+    thread,
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use kinesin_agent_api::types::StatusResponse;
 use kinesin_core::{causes::with_causes, values::Families};
 use kinesin_lab::{Lab, LabError, Process, Silent, Spec, UPLINK};
-use kinesin_netlink::{NetNs, Netlink, NetlinkError};
+use kinesin_netlink::{NetNs, Netlink, NetlinkError, Route};
 use kube::{Client, api::DeleteParams};
 use serde_json::{Value, json};
 use tokio::runtime::{Handle, Runtime};
@@ -28,6 +31,8 @@ use crate::cluster::{
 const LOOK: Duration = Duration::from_millis(20);
 /// How long an agent may take to say how it is.
 const ANSWER: Duration = Duration::from_secs(1);
+/// `RTPROT_STATIC`: set by whoever runs the network.
+const STATIC: u8 = 4;
 /// Where a lab's agents are.
 const SYSTEM: &str = "kube-system";
 
@@ -189,7 +194,9 @@ impl Target for LabTarget {
 
     fn nodes(&self) -> Vec<NodeInfo> {
         let info = |node: kinesin_lab::Node| NodeInfo { name: node.name().to_owned(), ips: node.addresses().to_vec() };
-        self.lab.nodes().into_iter().map(info).collect()
+        // Read again, since a node may have moved.
+        let nodes = Lab::open(&self.spec.base, &self.spec.name).map_or_else(|_| self.lab.nodes(), |lab| lab.nodes());
+        nodes.into_iter().map(info).collect()
     }
 
     fn runtime(&self) -> &Handle {
@@ -260,6 +267,41 @@ impl Target for LabTarget {
     }
 
     fn restart_node(&self, node: &str) -> Result<(), Stop> {
+        let lost = self.end_node(node)?;
+        self.heal()?;
+        self.settle(&lost)
+    }
+
+    fn move_node(&self, node: &str, meanwhile: &dyn Fn() -> Result<(), Stop>) -> Result<(), Stop> {
+        let lost = self.end_node(node)?;
+        let moved = Lab::open(&self.spec.base, &self.spec.name).and_then(|mut lab| lab.move_node(node));
+        moved.map_err(|error| Stop::target(&error))?;
+        // Whatever it says, the node is needed by whoever comes next.
+        let done = meanwhile();
+        self.heal()?;
+        self.settle(&lost)?;
+        done
+    }
+
+    fn set_network_routes(&self, routes: &[(IpNet, Option<IpAddr>)]) -> Result<(), Stop> {
+        let router = self.lab.underlay_netns().map_err(|error| Stop::target(&error))?;
+        self.runtime.block_on(set_routes(&router, routes)).map_err(|error| Stop::target(&error))
+    }
+
+    fn set_mtu(&self, node: &str, mtu_bytes: u32) -> Result<u32, Stop> {
+        let netns = self.node(node)?.netns().map_err(|error| Stop::target(&error))?;
+        self.runtime.block_on(set_mtu(&netns, UPLINK, mtu_bytes)).map_err(|error| Stop::target(&error))
+    }
+
+    fn set_carried(&self, node: &str, bytes: u32) -> Result<u32, Stop> {
+        let underlay = self.lab.underlay_netns().map_err(|error| Stop::target(&error))?;
+        self.runtime.block_on(set_mtu(&underlay, node, bytes)).map_err(|error| Stop::target(&error))
+    }
+}
+
+impl LabTarget {
+    /// Ends a node as a loss of power does; the answer are its processes.
+    fn end_node(&self, node: &str) -> Result<Vec<Process>, Stop> {
         let there = self.node(node)?;
         let holder = there.holder().ok_or_else(|| Stop::broken(format!("{node} is down already")))?;
         let lost: Vec<Process> =
@@ -272,19 +314,27 @@ impl Target for LabTarget {
             }
             thread::sleep(LOOK);
         }
-        self.heal()?;
-        self.settle(&lost)
+        Ok(lost)
     }
+}
 
-    fn set_mtu(&self, node: &str, mtu_bytes: u32) -> Result<u32, Stop> {
-        let netns = self.node(node)?.netns().map_err(|error| Stop::target(&error))?;
-        self.runtime.block_on(set_mtu(&netns, UPLINK, mtu_bytes)).map_err(|error| Stop::target(&error))
+/// Routes of the router, by the device of the segment that the next hop is on.
+async fn set_routes(router: &NetNs, routes: &[(IpNet, Option<IpAddr>)]) -> Result<(), NetlinkError> {
+    let netlink = Netlink::in_netns(router)?;
+    let addresses = netlink.addresses().await?;
+    let there = netlink.routes().await?;
+    for (network, via) in routes {
+        let Some(via) = via else {
+            for old in there.iter().filter(|route| route.dst == *network && route.protocol == STATIC) {
+                netlink.delete_route(old).await?;
+            }
+            continue;
+        };
+        // A next hop that is on none of its segments is refused by the kernel, which names it.
+        let segment = addresses.iter().find(|(_, net)| net.contains(via)).map_or(0, |(device, _)| *device);
+        netlink.replace_route(&Route { via: Some(*via), ..Route::new(*network, segment, STATIC) }).await?;
     }
-
-    fn set_carried(&self, node: &str, bytes: u32) -> Result<u32, Stop> {
-        let underlay = self.lab.underlay_netns().map_err(|error| Stop::target(&error))?;
-        self.runtime.block_on(set_mtu(&underlay, node, bytes)).map_err(|error| Stop::target(&error))
-    }
+    Ok(())
 }
 
 /// The answer is what it was before.

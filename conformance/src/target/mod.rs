@@ -10,6 +10,7 @@ mod lab;
 use std::{fmt, net::IpAddr};
 
 use ::kube::Client;
+use ipnet::IpNet;
 use kinesin_core::values::Families;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -198,6 +199,24 @@ pub trait Target: fmt::Debug + Send + Sync {
     /// When it does not come back, and always without [`TargetCapability::RestartNode`].
     fn restart_node(&self, _node: &str) -> Result<(), Stop> {
         Err(unable(TargetCapability::RestartNode))
+    }
+
+    /// Ends a node at once and does `meanwhile`; then it comes back under its name, empty and with other addresses on the
+    /// underlay, and its agent is ready.
+    ///
+    /// # Errors
+    /// When it does not come back, what `meanwhile` says, and always without [`TargetCapability::RestartNode`].
+    fn move_node(&self, _node: &str, _meanwhile: &dyn Fn() -> Result<(), Stop>) -> Result<(), Stop> {
+        Err(unable(TargetCapability::RestartNode))
+    }
+
+    /// Tells the router between the nodes, which knows nodes alone, by which of them each of these networks is reached;
+    /// none for a network that it shall forget.
+    ///
+    /// # Errors
+    /// The router's, and always without [`TargetCapability::OwnLab`].
+    fn set_network_routes(&self, _routes: &[(IpNet, Option<IpAddr>)]) -> Result<(), Stop> {
+        Err(unable(TargetCapability::OwnLab))
     }
 
     /// Sets the MTU of a node's device on the underlay, in bytes; the answer is what it was before.

@@ -23,6 +23,7 @@ pub(in crate::cluster) const LAB: OwnLab = OwnLab {
     name: "carrier",
     ipam: "host_scope",
     nodes: 2,
+    segments: 1,
     families: Families::Dual,
     values: "
 ipam:
@@ -30,10 +31,10 @@ ipam:
 ",
 };
 
-/// Into a tunnel, from one to another, and out again.
-const DAILY: [&str; 3] = ["vxlan", "geneve", "native"];
+/// From the default tunnel to another one, out of it, and in again.
+const DAILY: [&str; 3] = ["geneve", "native", "vxlan"];
 /// Every change from one to another.
-const FULL: [&str; 6] = ["vxlan", "geneve", "native", "geneve", "vxlan", "native"];
+const FULL: [&str; 6] = ["geneve", "native", "vxlan", "native", "geneve", "vxlan"];
 /// Annotations by which a node says how it wants to be reached, and what it accepts.
 const PREFERS: &str = "routing.kinesin.io/prefers";
 const ACCEPTS: &str = "routing.kinesin.io/accepts";
@@ -50,12 +51,7 @@ pub(in crate::cluster) fn changes_under_traffic(context: &Context<'_>) -> Judged
         let traffic = Traffic::start(context, &pairs(&pods, &nodes)?, context.scale.connections)?;
         let begun = Instant::now();
         context.target.configure(&format!("backends: {{routing: {carrier}}}"))?;
-        for node in &two {
-            context.until(&format!("{} to be reached by {carrier}", node.name), || {
-                let said = said(context, node, PREFERS)?;
-                Ok(if word(&said) == *carrier { Ok(()) } else { Err(said) })
-            })?;
-        }
+        are_reached_by(context, &two, carrier)?;
         took.push(format!("{:.1}", begun.elapsed().as_secs_f64()));
         reach_each_other(context, &pods)?;
         lost.add(traffic.judge().map_err(|stop| Stop::broken(format!("on the way to {carrier}: {stop}")))?);
@@ -69,6 +65,16 @@ pub(in crate::cluster) fn changes_under_traffic(context: &Context<'_>) -> Judged
     }
     reach_each_other(context, &pods)?;
     Ok(format!("{} changes of two nodes, in {} s: {lost}", route.len(), took.join(" + ")))
+}
+
+/// Until nodes say that they want to be reached by a carrier.
+pub(super) fn are_reached_by(context: &Context<'_>, nodes: &[NodeInfo], carrier: &str) -> Result<(), Stop> {
+    nodes.iter().try_for_each(|node| {
+        context.until(&format!("{} to be reached by {carrier}", node.name), || {
+            let said = said(context, node, PREFERS)?;
+            Ok(if word(&said) == carrier { Ok(()) } else { Err(said) })
+        })
+    })
 }
 
 /// Flows across, in both directions, between pods and between nodes and pods.

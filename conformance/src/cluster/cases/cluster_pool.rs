@@ -21,6 +21,7 @@ pub(in crate::cluster) const LAB: OwnLab = OwnLab {
     name: "two_ranges",
     ipam: "cluster_pool",
     nodes: 3,
+    segments: 1,
     families: Families::Ipv4,
     values: "
 ipam:

@@ -35,6 +35,7 @@ pub(in crate::cluster) const LAB: OwnLab = OwnLab {
     name: "migration",
     ipam: "host_scope",
     nodes: 2,
+    segments: 1,
     families: Families::Dual,
     values: "
 ipam:

@@ -14,6 +14,7 @@ pub(super) mod multi_pool;
 pub(super) mod nodes;
 pub(super) mod reach;
 pub(super) mod restart;
+pub(super) mod segments;
 pub(super) mod sizes;
 pub(super) mod storms;
 

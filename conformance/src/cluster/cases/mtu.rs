@@ -89,12 +89,12 @@ pub(in crate::cluster) fn is_discovered(context: &Context<'_>) -> Judged {
     Ok(format!("path MTU of {NARROW} bytes was told as {}; {answered}", seen.join(", ")))
 }
 
-fn family(is_ipv4: bool) -> &'static str {
+pub(super) fn family(is_ipv4: bool) -> &'static str {
     if is_ipv4 { "IPv4" } else { "IPv6" }
 }
 
 /// One packet of so many bytes, IP header included.
-fn whole(
+pub(super) fn whole(
     context: &Context<'_>,
     from: &Place,
     to: &Place,
