@@ -161,7 +161,8 @@ fn files(name: &str, role: Role, kinesin: &Kinesin) -> Vec<(&'static str, String
              before it is leased again.",
             "Nothing: what was leased, the agent keeps and gives back after a restart.",
             "no privileges",
-            ("native-routing", "kinesin_native_routing"),
+            // The default, so that the agent runs without a word about routing.
+            ("encap-vxlan", "kinesin_encap_vxlan"),
         ),
         Role::Routing => (
             "For each pod CIDR of another node it sets a route via that node's address over the first uplink. So it needs\n\
@@ -172,7 +173,7 @@ fn files(name: &str, role: Role, kinesin: &Kinesin) -> Vec<(&'static str, String
             ("host-scope", "kinesin_host_scope"),
         ),
     };
-    let other_dir = if role == Role::Ipam { "backends/native-routing" } else { "ipam-plugins/host-scope" };
+    let other_dir = if role == Role::Ipam { "backends/encap-vxlan" } else { "ipam-plugins/host-scope" };
     let ident = name.to_owned();
     let mut uses = ["kinesin_ebpf_tc", other.1, &ident].map(|found| format!("use {found} as _;"));
     uses.sort();

@@ -175,15 +175,12 @@ impl Checked {
         if selection.routing != "native" {
             if self.values.contains_key("auto-direct-node-routes") && self.is_on("auto-direct-node-routes") {
                 let reason = "direct routes carry no tunnelled packets";
-                let remedy = "set auto-direct-node-routes to false or routing-mode to native";
+                let remedy = "remove auto-direct-node-routes or set routing-mode to native";
                 self.contradict("auto-direct-node-routes", "routing-mode", reason, remedy);
             } else {
                 let off = ("false".to_owned(), "routing-mode".to_owned());
                 self.derived.insert("auto-direct-node-routes", off);
             }
-        } else if self.values.contains_key("tunnel-protocol") && self.get("tunnel-protocol") != "vxlan" {
-            let remedy = "remove tunnel-protocol or set routing-mode to tunnel";
-            self.contradict("tunnel-protocol", "routing-mode", "native routing has no tunnel", remedy);
         }
         if self.is_on("direct-routing-skip-unreachable") && !self.is_on("auto-direct-node-routes") {
             let reason = "without direct routes there is nothing to skip";

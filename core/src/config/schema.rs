@@ -25,7 +25,7 @@ const CONDITIONAL: &[(&str, &str)] = &[
     ("ipam", "unless backends.ipam is set"),
     ("routing-mode", "unless backends.routing is set"),
     ("tunnel-protocol", "unless backends.routing is set"),
-    ("auto-direct-node-routes", "under routingMode native"),
+    ("auto-direct-node-routes", "under routingMode native, false under tunnel, where true is refused"),
 ];
 
 /// `values.yaml`: every value that has an effect, with its default and what it does.

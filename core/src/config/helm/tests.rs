@@ -109,6 +109,8 @@ fn empty_values_give_a_map_that_loads_as_the_defaults() {
 #[test]
 fn tunnel_and_registry_names_bring_no_contradiction_of_their_own() {
     for values in [
+        "tunnelProtocol: geneve",
+        "routingMode: native\ntunnelProtocol: geneve",
         "routingMode: tunnel",
         "routingMode: tunnel\ntunnelProtocol: geneve",
         "backends: {routing: vxlan}",

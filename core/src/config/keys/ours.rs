@@ -1,8 +1,8 @@
 //! Keys that have an effect here.
 //!
-//! Four defaults differ from Cilium's: `ipam` is `kubernetes` (Cilium: `cluster-pool`), so that a cluster whose nodes have pod
-//! CIDRs needs no operator to start; `routing-mode` is `native` (Cilium: `tunnel`), and
-//! `auto-direct-node-routes` is `true` (Cilium: `false`), so that nodes on one segment reach each other's pods;
+//! Three defaults differ from Cilium's: `ipam` is `kubernetes` (Cilium: `cluster-pool`), so that a cluster whose nodes have pod
+//! CIDRs needs no operator to start; `auto-direct-node-routes` follows `routing-mode`, so that `native` alone makes nodes of
+//! one segment reach each other's pods (Cilium: `false`; under a tunnel `true` is refused, there as here);
 //! `underlay-protocol` is `auto` (Cilium: `ipv4`), so that tunnels work between nodes that have IPv6 alone.
 
 use super::{
@@ -26,7 +26,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("backends.policy", "backends.policy", Name, "", "Policy backend by registry name", Ours),
     Key::new("backends.masquerade", "backends.masquerade", Name, "", "Masquerading backend by registry name", Ours),
     Key::new("ipam", "ipam.mode", Choice(IPAM_MODES), "kubernetes", "IPAM mode in Cilium's words", Ours),
-    Key::new("routing-mode", "routingMode", Choice(&["native", "tunnel"]), "native", "Whether other nodes are reached by routes or by a tunnel", Ours),
+    Key::new("routing-mode", "routingMode", Choice(&["native", "tunnel"]), "tunnel", "Whether other nodes are reached by routes or by a tunnel", Ours),
     Key::new("tunnel-protocol", "tunnelProtocol", Choice(&["vxlan", "geneve"]), "vxlan", "Carrier under routing-mode tunnel", Ours),
 
     // Addresses and routes.

@@ -66,11 +66,11 @@ fn source<'a>(config: &'a Config, key: &str) -> (&'a str, &'a str) {
 fn defaults_are_accepted() {
     let config = Config::load(&Sources::default()).expect("defaults");
     assert_eq!(config.selection.ipam, "host_scope");
-    assert_eq!(config.selection.routing, "native");
+    assert_eq!(config.selection.routing, "vxlan");
     assert_eq!(config.selection.chassis, "ebpf");
     assert!(config.selection.load_balancer.is_empty());
     assert!(config.families.v4 && !config.families.v6);
-    assert!(config.auto_direct_node_routes && config.enable_tcx && config.health.endpoint);
+    assert!(!config.auto_direct_node_routes && config.enable_tcx && config.health.endpoint);
     assert_eq!(config.mtu_bytes, None);
     assert_eq!(config.cni.conf_path.as_deref(), Some(Path::new("/etc/cni/net.d/05-cilium.conflist")));
     assert!(config.notices().is_empty());
@@ -120,6 +120,28 @@ fn both_spellings_of_a_choice_agree_or_are_refused() {
 }
 
 #[test]
+fn routing_is_a_tunnel_unless_native_is_written() {
+    let routing = |keys: &[(&str, &str)]| {
+        let config = Dir::with(keys).load().unwrap_or_else(|error| panic!("{keys:?}: {error}"));
+        (config.selection.routing.clone(), config.auto_direct_node_routes)
+    };
+    for (keys, backend, direct) in [
+        (&[][..], "vxlan", false),
+        (&[("tunnel-protocol", "geneve")], "geneve", false),
+        (&[("routing-mode", "")], "vxlan", false),
+        (&[("auto-direct-node-routes", "false")], "vxlan", false),
+        (&[("routing-mode", "native")], "native", true),
+        (&[("routing-mode", "native"), ("auto-direct-node-routes", "false")], "native", false),
+        // Cilium's chart writes the protocol in every mode.
+        (&[("routing-mode", "native"), ("tunnel-protocol", "geneve")], "native", true),
+        (&[("backends.routing", "native"), ("tunnel-protocol", "geneve")], "native", true),
+        (&[("backends.routing", "native")], "native", true),
+    ] {
+        assert_eq!(routing(keys), (backend.to_owned(), direct), "{keys:?}");
+    }
+}
+
+#[test]
 fn refusals_name_key_reason_and_remedy() {
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[("ipam-mode", "x")], "ipam-mode: there is no key \"ipam-mode\"; did you mean \"ipam\"?"),
@@ -156,7 +178,11 @@ fn refusals_name_key_reason_and_remedy() {
         ),
         (
             &[("routing-mode", "tunnel"), ("auto-direct-node-routes", "true")],
-            "auto-direct-node-routes=\"true\" (auto-direct-node-routes) and routing-mode=\"tunnel\" (routing-mode) contradict each other: direct routes carry no tunnelled packets; set auto-direct-node-routes to false or routing-mode to native",
+            "auto-direct-node-routes=\"true\" (auto-direct-node-routes) and routing-mode=\"tunnel\" (routing-mode) contradict each other: direct routes carry no tunnelled packets; remove auto-direct-node-routes or set routing-mode to native",
+        ),
+        (
+            &[("auto-direct-node-routes", "true")],
+            "auto-direct-node-routes=\"true\" (auto-direct-node-routes) and routing-mode=\"tunnel\" (default) contradict each other: direct routes carry no tunnelled packets; remove auto-direct-node-routes or set routing-mode to native",
         ),
         (
             &[("cluster-pool-ipv4-mask-size", "7")],
