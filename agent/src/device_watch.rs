@@ -138,6 +138,7 @@ mod tests {
             up: true,
             loopback: false,
             noarp: false,
+            ethernet: true,
             kind: LinkKind::Veth,
             peer_index: None,
             master_index: None,

@@ -121,6 +121,7 @@ mod tests {
             up: true,
             loopback: name == "lo",
             noarp: false,
+            ethernet: true,
             kind: LinkKind::Physical,
             peer_index: None,
             master_index: None,

@@ -154,8 +154,23 @@ pub struct ChassisReport {
     pub changes: usize,
     /// How programs are attached, such as `TCX`; empty where there are none.
     pub attach_mode: String,
+    /// For each tunnel and uplink, who puts the tunnel on and takes it off; empty where there is nothing to choose.
+    pub tunnel_paths: Vec<TunnelPathReport>,
     /// What was chosen less than best, with the reason, such as a fall-back from tcx to clsact.
     pub degraded: Vec<String>,
+}
+
+/// Who puts a tunnel on and takes it off, by one uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelPathReport {
+    /// The tunnel.
+    pub carrier: Carrier,
+    /// The uplink.
+    pub uplink: String,
+    /// Such as `bpf`, or `device` for the kernel's own.
+    pub path: &'static str,
+    /// Why.
+    pub reason: String,
 }
 
 /// One row of the kernel's endpoint table.

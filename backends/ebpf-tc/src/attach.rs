@@ -10,7 +10,9 @@ use crate::{datapath::Datapath, filters::Filters};
 const FROM_NETDEV: &str = "from_netdev";
 /// The program on `cilium_host`.
 const FROM_HOST: &str = "from_host";
-/// The program on `cilium_vxlan`.
+/// The program on uplinks whose packets have no Ethernet header.
+const FROM_BARE_NETDEV: &str = "from_l3_netdev";
+/// The program on `cilium_vxlan` and `cilium_geneve`.
 const FROM_OVERLAY: &str = "from_overlay";
 /// Programs on the host end of an endpoint, in the order in which they are attached: what comes out of a pod last.
 const ENDPOINT: [(&str, Direction); 2] = [("to_container", Direction::Egress), ("from_container", Direction::Ingress)];
@@ -20,16 +22,17 @@ const ENDPOINT: [(&str, Direction); 2] = [("to_container", Direction::Egress), (
 pub(crate) struct NodeDevices {
     /// `cilium_host`: name and index.
     pub(crate) host: (String, u32),
-    /// Uplinks: name and index.
-    pub(crate) uplinks: Vec<(String, u32)>,
-    /// `cilium_vxlan`, where there is one: name and index.
-    pub(crate) overlay: Option<(String, u32)>,
+    /// Uplinks: name and index, and whether their packets have an Ethernet header.
+    pub(crate) uplinks: Vec<((String, u32), bool)>,
+    /// `cilium_vxlan` and `cilium_geneve`, where they are: name and index.
+    pub(crate) overlays: Vec<(String, u32)>,
 }
 
 impl NodeDevices {
     /// Their indices.
     pub(crate) fn indices(&self) -> impl Iterator<Item = u32> {
-        self.uplinks.iter().chain([&self.host]).chain(&self.overlay).map(|(_, index)| *index)
+        let uplinks = self.uplinks.iter().map(|(device, _)| device);
+        uplinks.chain([&self.host]).chain(&self.overlays).map(|(_, index)| *index)
     }
 }
 
@@ -50,20 +53,25 @@ impl Datapath {
     /// Attaches the node's own programs; the answer is the number of changes.
     pub(crate) fn attach_node(&mut self, devices: &NodeDevices, filters: &Filters) -> Result<usize, LoaderError> {
         let mode = self.modes.node();
-        let place = |(name, ifindex): &(String, u32), direction| Attachment {
-            device: name.clone(),
-            ifindex: *ifindex,
-            direction,
-        };
-        let mut changes = self.attach(FROM_HOST, place(&devices.host, Direction::Egress), mode, filters)?;
-        // Before the uplinks: what they leave to the stack may reach this device.
-        if let Some(overlay) = &devices.overlay {
-            changes += self.attach(FROM_OVERLAY, place(overlay, Direction::Ingress), mode, filters)?;
-        }
-        for uplink in &devices.uplinks {
-            changes += self.attach(FROM_NETDEV, place(uplink, Direction::Ingress), mode, filters)?;
+        let mut changes = self.attach(FROM_HOST, place_on(&devices.host, Direction::Egress), mode, filters)?;
+        // Before the uplinks: what they leave to the stack may reach these devices.
+        changes += self.attach_overlays(&devices.overlays, filters)?;
+        for (uplink, has_ethernet) in &devices.uplinks {
+            let program = if *has_ethernet { FROM_NETDEV } else { FROM_BARE_NETDEV };
+            changes += self.attach(program, place_on(uplink, Direction::Ingress), mode, filters)?;
         }
         Ok(changes)
+    }
+
+    /// Attaches the program of the kernel's tunnel devices; the answer is the number of changes.
+    pub(crate) fn attach_overlays(
+        &mut self,
+        overlays: &[(String, u32)],
+        filters: &Filters,
+    ) -> Result<usize, LoaderError> {
+        let mode = self.modes.node();
+        let attach = |device| self.attach(FROM_OVERLAY, place_on(device, Direction::Ingress), mode, filters);
+        overlays.iter().map(attach).sum()
     }
 
     /// Forgets a host end that is gone. Its filters went with it, and by now another device may have its name.
@@ -142,12 +150,18 @@ impl Datapath {
     }
 }
 
+fn place_on((name, ifindex): &(String, u32), direction: Direction) -> Attachment {
+    Attachment { device: name.clone(), ifindex: *ifindex, direction }
+}
+
 /// Takes our filters off devices that were uplinks of an earlier generation; the answer is how many there were.
 fn remove_from_former_uplinks(kept: &BTreeSet<u32>, existing: &BTreeMap<u32, String>) -> Result<usize, LoaderError> {
     let mut removed = 0;
     for (ifindex, device) in existing.iter().filter(|(ifindex, _)| !kept.contains(ifindex)) {
         let place = Attachment { device: device.clone(), ifindex: *ifindex, direction: Direction::Ingress };
-        removed += usize::from(link::detach_filters(&place, FROM_NETDEV)?);
+        for program in [FROM_NETDEV, FROM_BARE_NETDEV] {
+            removed += usize::from(link::detach_filters(&place, program)?);
+        }
     }
     Ok(removed)
 }
@@ -155,7 +169,8 @@ fn remove_from_former_uplinks(kept: &BTreeSet<u32>, existing: &BTreeMap<u32, Str
 /// Takes the filters of every program of ours off a device, whoever attached them.
 pub(crate) fn detach_all_filters(device: &str, ifindex: u32) -> Result<(), LoaderError> {
     let ingress = Direction::Ingress;
-    let node = [(FROM_NETDEV, ingress), (FROM_OVERLAY, ingress), (FROM_HOST, Direction::Egress)];
+    let of_uplinks = [FROM_NETDEV, FROM_BARE_NETDEV].map(|program| (program, ingress));
+    let node = of_uplinks.into_iter().chain([(FROM_OVERLAY, ingress), (FROM_HOST, Direction::Egress)]);
     for (program, direction) in ENDPOINT.into_iter().chain(node) {
         link::detach_filters(&Attachment { device: device.to_owned(), ifindex, direction }, program)?;
     }

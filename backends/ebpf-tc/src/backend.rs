@@ -6,10 +6,13 @@ use async_trait::async_trait;
 use kinesin_abi::{Constants, LAYOUT, endpoint_flag};
 use kinesin_core::{
     capability::{KernelVersion, ThisMachine},
-    chassis::{AddressRow, Chassis, ChassisDesired, ChassisError, ChassisReport, Counter, EndpointSpec, NodeSpec},
+    chassis::{
+        AddressRow, Chassis, ChassisDesired, ChassisError, ChassisReport, Counter, EndpointSpec, NodeSpec,
+        TunnelPathReport,
+    },
     registry::{BuildContext, BuildError},
     routing::Path,
-    values::Identity,
+    values::{Carrier, Identity},
 };
 use kinesin_loader::{EventRing, OwnerLock, Pins};
 use kinesin_netlink::{Link, Netlink};
@@ -24,8 +27,9 @@ use crate::{
     error::{loader_error, netlink_error, sysctl_error},
     host_device,
     modes::Modes,
-    overlay_device,
+    overlay_device::{self, Overlay, Overlays},
     running::{Running, check_device, reconcile},
+    tunnel_path::{self, Uplink},
 };
 
 /// The eBPF chassis of one node.
@@ -74,9 +78,21 @@ impl Chassis for EbpfChassis {
             report.changes += changed.len();
         }
         let uplinks = self.uplinks(&netlink, &desired.node).await?;
-        let overlay = overlay_device::ensure(&netlink, &desired.node, &mut report).await;
-        let wanted = self.constants(&desired.node, &host, &uplinks);
+        let mut overlays =
+            overlay_device::ensure(&netlink, &desired.node, &mut report.changes).await.map_err(netlink_error)?;
         let modes = self.modes(&mut report);
+        if state.running.is_none() {
+            let by_device = self.tunnel_paths(&uplinks, &overlays, &mut ChassisReport::default());
+            let wanted = self.constants(&desired.node, &host, &uplinks, &by_device);
+            state.running = Some(self.start(desired, wanted, modes)?);
+            report.changes += 1;
+        }
+        if let Some(running) = &mut state.running {
+            // Before anything is sent through them, and before it is known whether they can be used.
+            report.changes += running.open(&netlink, &mut overlays).await?;
+        }
+        let by_device = self.tunnel_paths(&uplinks, &overlays, &mut report);
+        let wanted = self.constants(&desired.node, &host, &uplinks, &by_device);
 
         let is_current = match &state.running {
             Some(running) => {
@@ -100,14 +116,11 @@ impl Chassis for EbpfChassis {
         running.paths.clone_from(&desired.paths);
         let devices = NodeDevices {
             host: (host.name.clone(), host.index),
-            uplinks: uplinks.iter().map(|link| (link.name.clone(), link.index)).collect(),
-            overlay: overlay.as_ref().map(|link| (link.name.clone(), link.index)),
+            uplinks: uplinks.iter().map(|link| ((link.name.clone(), link.index), link.ethernet)).collect(),
+            overlays: overlay_device::devices(&overlays),
         };
         reconcile(running, &netlink, &devices, &desired.endpoints, &mut report).await?;
         report.changes += host_device::finish(&netlink, &host, &desired.node).await.map_err(netlink_error)?;
-        if let Some(overlay) = overlay {
-            report.changes += overlay_device::open(&netlink, &overlay, &mut report.degraded).await;
-        }
         // Only now: until its links are switched, the former generation's arrays may have no other holder.
         drop(former);
         report.attach_mode = running.datapath.modes.text().to_owned();
@@ -204,7 +217,7 @@ impl Chassis for EbpfChassis {
             Err(error) => left.push(error.to_string()),
         }
         let removed = match netlink {
-            Ok(netlink) => [host_device::remove(&netlink).await, overlay_device::remove(&netlink).await.map(drop)],
+            Ok(netlink) => [host_device::remove(&netlink).await, overlay_device::remove(&netlink).await],
             Err(error) => [Err(error), Ok(())],
         };
         left.extend(removed.into_iter().filter_map(Result::err).map(|error| error.to_string()));
@@ -242,12 +255,53 @@ impl EbpfChassis {
         Ok(found)
     }
 
-    fn constants(&self, node: &NodeSpec, host: &Link, uplinks: &[Link]) -> Constants {
+    /// Decides who puts tunnels on and takes them off, and tells the reasons; the answer are the devices that do.
+    fn tunnel_paths(
+        &self,
+        uplinks: &[Link],
+        overlays: &Overlays,
+        report: &mut ChassisReport,
+    ) -> BTreeMap<Carrier, u32> {
+        let uplinks: Vec<_> =
+            if overlays.is_empty() { Vec::new() } else { uplinks.iter().map(tunnel_path::look).collect() };
+        let mut by_device = BTreeMap::new();
+        for (carrier, overlay) in overlays {
+            let decision = tunnel_path::choose(self.settings.tunnel_path, *carrier, overlay.trouble(), &uplinks);
+            let path = if decision.by_device { "device" } else { "bpf" };
+            let of_uplink = |(uplink, reason): (&Uplink, String)| TunnelPathReport {
+                carrier: *carrier,
+                uplink: uplink.name.clone(),
+                path,
+                reason,
+            };
+            report.tunnel_paths.extend(uplinks.iter().zip(decision.reasons).map(of_uplink));
+            let is_quiet = matches!(overlay, Overlay::Unsupported(_)) && *carrier == Carrier::Geneve;
+            match (decision.trouble, overlay.trouble()) {
+                (Some(text), _) => report.degraded.push(text),
+                (None, Some(why)) if !is_quiet => {
+                    report.degraded.push(format!("segments that come in by {carrier} are not merged: {why}"));
+                }
+                _ => {}
+            }
+            if let Some(link) = overlay.link().filter(|_| decision.by_device) {
+                by_device.insert(*carrier, link.index);
+            }
+        }
+        by_device
+    }
+
+    fn constants(
+        &self,
+        node: &NodeSpec,
+        host: &Link,
+        uplinks: &[Link],
+        overlays: &BTreeMap<Carrier, u32>,
+    ) -> Constants {
         // A smaller MTU than the device's is somebody's knowledge of what lies behind it.
         let mtu_bytes = node.device_mtu_bytes;
         let first = uplinks.first().map_or((0, mtu_bytes), |link| (link.index, link.mtu.min(mtu_bytes)));
         let slot_mask = self.settings.slots.keys().fold(0, |mask, stage| mask | stage.bit());
-        constants::of_node(node, host, first, slot_mask)
+        constants::of_node(node, host, first, overlays, slot_mask)
     }
 
     fn modes(&self, report: &mut ChassisReport) -> Modes {

@@ -6,12 +6,16 @@ use kinesin_abi::Stage;
 use kinesin_core::registry::BuildError;
 use serde::Deserialize;
 
+use crate::tunnel_path::TunnelPath;
+
 /// Options as written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub struct Config {
     /// How programs are attached to the host ends of pods.
     pub endpoint_attach: EndpointAttach,
+    /// Who puts tunnels on and takes them off; the chart's `tunnel.path` is the same.
+    pub tunnel_path: TunnelPath,
     /// Stage name to the path of a pinned program.
     pub slots: BTreeMap<String, PathBuf>,
 }
@@ -32,6 +36,8 @@ pub enum EndpointAttach {
 pub struct Settings {
     /// How programs are attached to the host ends of pods.
     pub endpoint_attach: EndpointAttach,
+    /// Who puts tunnels on and takes them off.
+    pub tunnel_path: TunnelPath,
     /// Programs for stages.
     pub slots: BTreeMap<Stage, PathBuf>,
 }
@@ -58,7 +64,7 @@ impl Config {
             }
             slots.insert(stage, path);
         }
-        Ok(Settings { endpoint_attach: self.endpoint_attach, slots })
+        Ok(Settings { endpoint_attach: self.endpoint_attach, tunnel_path: self.tunnel_path, slots })
     }
 }
 
@@ -95,5 +101,14 @@ mod tests {
         assert_eq!(parse("endpointAttach = \"link\"").expect("valid"), EndpointAttach::Link);
         let error = parse("endpointAttach = \"tcx\"").expect_err("no such way").to_string();
         assert!(error.contains("`filter` or `link`"), "{error}");
+    }
+
+    #[test]
+    fn tunnels_are_put_on_by_device_or_program() {
+        let parse = |text: &str| toml::from_str::<Config>(text).map(|found| found.tunnel_path);
+        assert_eq!(parse("tunnelPath = \"device\"").expect("valid"), TunnelPath::Device);
+        assert_eq!(parse("tunnelPath = \"bpf\"").expect("valid"), TunnelPath::Bpf);
+        let error = parse("tunnelPath = \"kernel\"").expect_err("no such way").to_string();
+        assert!(error.contains("`auto`, `device`, `bpf`"), "{error}");
     }
 }

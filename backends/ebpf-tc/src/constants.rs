@@ -1,5 +1,7 @@
 //! Load-time constants of a node, as the object file names them.
 
+use std::collections::BTreeMap;
+
 use kinesin_abi::{Constants, MAX_TUNNEL_PORTS, feature};
 use kinesin_core::{
     chassis::NodeSpec,
@@ -9,8 +11,15 @@ use kinesin_netlink::Link;
 
 use crate::entries;
 
-/// The constants for a node with these devices: `cilium_host`, and the first uplink's index and MTU in bytes.
-pub(crate) fn of_node(node: &NodeSpec, host: &Link, (uplink, mtu): (u32, u32), slot_mask: u32) -> Constants {
+/// The constants for a node with these devices: `cilium_host`, the first uplink's index and MTU in bytes, and by carrier
+/// those that packets in tunnels go through.
+pub(crate) fn of_node(
+    node: &NodeSpec,
+    host: &Link,
+    (uplink, mtu): (u32, u32),
+    overlays: &BTreeMap<Carrier, u32>,
+    slot_mask: u32,
+) -> Constants {
     let mut constants = Constants { slot_mask, uplink, mtu, ..Constants::default() };
     constants.host_device = host.index;
     constants.host_eth = entries::ethernet(Mac(host.mac), Mac(host.mac));
@@ -32,6 +41,8 @@ pub(crate) fn of_node(node: &NodeSpec, host: &Link, (uplink, mtu): (u32, u32), s
         *slot = port.to_be();
     }
     tunnels(node, &mut constants);
+    constants.vxlan_device = overlays.get(&Carrier::Vxlan).copied().unwrap_or_default();
+    constants.geneve_device = overlays.get(&Carrier::Geneve).copied().unwrap_or_default();
     constants
 }
 
@@ -72,6 +83,8 @@ pub(crate) fn symbols(constants: &Constants) -> Vec<(&'static str, Vec<u8>)> {
         ("KIN_TUNNEL_PORTS", constants.tunnel_ports.iter().flat_map(|port| port.to_ne_bytes()).collect()),
         ("KIN_VXLAN_PORT", half(constants.vxlan_port)),
         ("KIN_GENEVE_PORT", half(constants.geneve_port)),
+        ("KIN_VXLAN_DEVICE", word(constants.vxlan_device)),
+        ("KIN_GENEVE_DEVICE", word(constants.geneve_device)),
         ("KIN_UNDERLAY4", word(constants.underlay4)),
         ("KIN_UNDERLAY6", words(&constants.underlay6)),
         ("KIN_HOST_DEVICE", word(constants.host_device)),

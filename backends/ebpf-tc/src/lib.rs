@@ -8,6 +8,8 @@ mod constants;
 mod entries;
 mod host_device;
 mod overlay_device;
+mod prefixes;
+mod tunnel_path;
 
 mod attach;
 mod datapath;
@@ -21,6 +23,7 @@ mod trial;
 pub use backend::EbpfChassis;
 pub use config::{Config, EndpointAttach};
 pub use trial::{Trial, Verified, trial};
+pub use tunnel_path::TunnelPath;
 
 /// The kernel programs, one object file; empty in a build without their toolchain.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kinesin-tc.o"));

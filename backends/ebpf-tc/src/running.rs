@@ -18,6 +18,7 @@ use crate::{
     filters::Filters,
     host_device,
     modes::Modes,
+    overlay_device::{self, Overlays},
 };
 
 /// What exists after the first `apply`.
@@ -72,7 +73,7 @@ pub(crate) async fn reconcile(
     report.changes += datapath.devices.sync(&attached).map_err(loader_error)?;
     report.changes += datapath.endpoints.sync(&table).map_err(loader_error)?;
     let prefixes = entries::prefixes(&running.node, &running.paths);
-    report.changes += datapath.prefixes.sync(&prefixes).map_err(loader_error)?;
+    report.changes += datapath.prefixes.apply(prefixes).map_err(loader_error)?;
     report.changes += datapath.attach_node(devices, &filters).map_err(loader_error)?;
 
     let mut kept: BTreeSet<u32> = attached.into_keys().collect();
@@ -97,6 +98,16 @@ async fn filters(
 }
 
 impl Running {
+    /// Attaches the program of the kernel's tunnel devices and raises them: through one that is up without it packets would
+    /// get in that nobody has looked at. The answer is the number of changes.
+    pub(crate) async fn open(&mut self, netlink: &Netlink, overlays: &mut Overlays) -> Result<usize, ChassisError> {
+        let devices = overlay_device::devices(overlays);
+        let of_node = devices.iter().filter(|_| self.datapath.modes.node() == TcMode::Clsact).map(|(_, index)| *index);
+        let filters = Filters::read(netlink, of_node).await.map_err(netlink_error)?;
+        let changes = self.datapath.attach_overlays(&devices, &filters).map_err(loader_error)?;
+        Ok(changes + overlay_device::open(netlink, overlays).await)
+    }
+
     /// Attaches the programs of one endpoint and enters it into the tables.
     pub(crate) fn attach(&mut self, endpoint: &EndpointSpec) -> Result<(), LoaderError> {
         // A new device has no filters; where this is a repetition they are replaced by the same.

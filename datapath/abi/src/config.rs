@@ -37,6 +37,11 @@ pub struct Constants {
     pub vxlan_port: u16,
     /// `KIN_GENEVE_PORT`: the same for Geneve.
     pub geneve_port: u16,
+    /// `KIN_VXLAN_DEVICE`: index of the kernel's device that packets of VXLAN go through; 0 where programs put the tunnel
+    /// on and take it off themselves.
+    pub vxlan_device: u32,
+    /// `KIN_GENEVE_DEVICE`: the same for Geneve.
+    pub geneve_device: u32,
     /// `KIN_UNDERLAY4`: the node's address to other nodes, which tunnels end at. Network order; 0 when it has none.
     pub underlay4: u32,
     /// `KIN_UNDERLAY6`: the same for IPv6.

@@ -5,6 +5,9 @@
 pub struct Mark(pub u32);
 
 impl Mark {
+    /// The mark of a tunnel's packet from a node, on its way through the stack to the kernel's tunnel device. Who has it
+    /// was let in by an uplink's program. The reference marks a tunnel's packets so too.
+    pub const OVERLAY: Self = Self(0x0400);
     /// Magic of a packet whose mark carries an identity.
     pub const MAGIC_IDENTITY: u32 = 0x0f00;
     /// Bits of the magic.
@@ -39,5 +42,6 @@ mod tests {
             assert_eq!(Mark::of_identity(identity).identity(), Some(identity));
         }
         assert_eq!(Mark(0x200).identity(), None);
+        assert_eq!(Mark::OVERLAY.identity(), None);
     }
 }

@@ -72,6 +72,12 @@ impl NetlinkError {
         self.errno() == Some(libc_errno::EEXIST)
     }
 
+    /// Whether the kernel does not have what was asked for, such as a kind of device.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.errno() == Some(libc_errno::EOPNOTSUPP)
+    }
+
     /// Turns an answer of `rtnetlink` into an error that names what was tried.
     pub(crate) fn from_request(action: impl Into<String>, error: rtnetlink::Error) -> Self {
         match error {
@@ -88,6 +94,7 @@ mod libc_errno {
     pub(super) const ENOENT: i32 = Errno::ENOENT as i32;
     pub(super) const ESRCH: i32 = Errno::ESRCH as i32;
     pub(super) const EEXIST: i32 = Errno::EEXIST as i32;
+    pub(super) const EOPNOTSUPP: i32 = Errno::EOPNOTSUPP as i32;
     pub(super) const ENODEV: i32 = Errno::ENODEV as i32;
     pub(super) const EADDRNOTAVAIL: i32 = Errno::EADDRNOTAVAIL as i32;
 }

@@ -20,10 +20,10 @@ mod sysctl;
 mod watch;
 
 pub use error::NetlinkError;
-pub use feature::{BEFORE_TUNNELS, switch_features};
+pub use feature::{BEFORE_TUNNELS, TUNNEL_SEGMENTATION, driver_of, has_feature, switch_features};
 pub use filter::BpfFilter;
 pub use handle::Netlink;
-pub use link::{Link, LinkKind, VethSpec};
+pub use link::{Link, LinkKind, TunnelKind, TunnelSpec, VethSpec};
 pub use netns::NetNs;
 pub use route::{Route, RouteScope, TABLE_MAIN};
 pub use sysctl::{Sysctl, SysctlError};

@@ -4,11 +4,13 @@ mod change;
 mod make;
 
 use futures::TryStreamExt;
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 
 use crate::{Netlink, NetlinkError};
 
-pub use make::VethSpec;
+pub use make::{TunnelKind, TunnelSpec, VethSpec};
 
 /// A device as the kernel describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct Link {
     pub loopback: bool,
     /// Whether it resolves no neighbours (`IFF_NOARP`).
     pub noarp: bool,
+    /// Whether its packets have an Ethernet header (`ARPHRD_ETHER`).
+    pub ethernet: bool,
     /// What it is.
     pub kind: LinkKind,
     /// Index of its peer or lower device, which may be in another namespace.
@@ -50,6 +54,15 @@ pub enum LinkKind {
         /// Its UDP port; 0 when the kernel did not say.
         port: u16,
         /// Whether each packet brings its own destination and network (`external`).
+        external: bool,
+        /// First and last of the source ports that it takes; 0 and 0 for the kernel's own choice.
+        source_ports: (u16, u16),
+    },
+    /// A Geneve device.
+    Geneve {
+        /// As for VXLAN.
+        port: u16,
+        /// As for VXLAN.
         external: bool,
     },
     /// Anything else, by the kernel's word for it.
@@ -115,6 +128,7 @@ pub(crate) fn parse_link(message: &LinkMessage) -> Link {
         up: flags.contains(LinkFlags::Up),
         loopback: flags.contains(LinkFlags::Loopback),
         noarp: flags.contains(LinkFlags::Noarp),
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         kind: LinkKind::Physical,
         peer_index: None,
         master_index: None,
@@ -136,6 +150,7 @@ pub(crate) fn parse_link(message: &LinkMessage) -> Link {
                         LinkInfo::Kind(kind) => link.kind = parse_kind(kind),
                         // The kernel writes the kind before its data.
                         LinkInfo::Data(InfoData::Vxlan(attributes)) => link.kind = parse_vxlan(attributes),
+                        LinkInfo::Data(InfoData::Geneve(attributes)) => link.kind = parse_geneve(attributes),
                         _ => {}
                     }
                 }
@@ -151,18 +166,32 @@ fn parse_kind(kind: &InfoKind) -> LinkKind {
         InfoKind::Veth => LinkKind::Veth,
         InfoKind::Bridge => LinkKind::Bridge,
         InfoKind::Vxlan => parse_vxlan(&[]),
+        InfoKind::Geneve => parse_geneve(&[]),
         other => LinkKind::Other(other.to_string()),
     }
 }
 
 fn parse_vxlan(attributes: &[InfoVxlan]) -> LinkKind {
-    let (mut port, mut external) = (0, false);
+    let (mut port, mut external, mut source_ports) = (0, false, (0, 0));
     for attribute in attributes {
         match attribute {
             InfoVxlan::Port(number) => port = *number,
             InfoVxlan::CollectMetadata(is_on) => external = *is_on,
+            InfoVxlan::PortRange(range) => source_ports = *range,
             _ => {}
         }
     }
-    LinkKind::Vxlan { port, external }
+    LinkKind::Vxlan { port, external, source_ports }
+}
+
+fn parse_geneve(attributes: &[InfoGeneve]) -> LinkKind {
+    let (mut port, mut external) = (0, false);
+    for attribute in attributes {
+        match attribute {
+            InfoGeneve::Port(number) => port = *number,
+            InfoGeneve::CollectMetadata => external = true,
+            _ => {}
+        }
+    }
+    LinkKind::Geneve { port, external }
 }

@@ -4,12 +4,12 @@ use std::{cell::Cell, collections::BTreeMap, net::IpAddr, vec::Vec};
 
 use kinesin_abi::{
     Address, Constants, DeviceValue, EndpointKey, EndpointValue, Entry, FAMILY_V4, FAMILY_V6, IpcacheKey, IpcacheValue,
-    MAX_TUNNEL_PORTS, carrier,
+    MAX_TUNNEL_PORTS, Mark, carrier,
 };
 
 use crate::{
     ETH_LEN, Outcome, Packet, Tables, Verdict, answer, pipeline,
-    tunnel::{decap, encap},
+    tunnel::{self, decap, device, encap},
 };
 
 /// A packet in memory.
@@ -176,6 +176,14 @@ impl Tables for HostTables {
         self.constants.geneve_port
     }
 
+    fn vxlan_device(&self) -> u32 {
+        self.constants.vxlan_device
+    }
+
+    fn geneve_device(&self) -> u32 {
+        self.constants.geneve_device
+    }
+
     fn underlay4(&self) -> u32 {
         self.constants.underlay4
     }
@@ -197,7 +205,8 @@ fn leading_equal(a: &Address, b: &Address) -> u32 {
 }
 
 /// Runs one entry of the pipeline as the kernel program does: decides, takes out of an encapsulation and decides again,
-/// writes the answer if there is one, and encapsulates. Beside the verdict it tells where the packet met it.
+/// writes the answer if there is one, and encapsulates. Beside the verdict it tells where the packet met it. With a kernel's
+/// device in the tables the packet ends as what the device is given, going out, or is passed on to it, coming in.
 pub fn run_to_end(entry: Entry, packet: &mut Buffer, tables: &HostTables, ifindex: u32) -> (Entry, Verdict) {
     let mut out = Outcome::new();
     match entry {
@@ -216,11 +225,24 @@ pub fn run_to_end(entry: Entry, packet: &mut Buffer, tables: &HostTables, ifinde
             }
         }
         Verdict::Carry(peer) if matches!(peer.carrier, carrier::VXLAN | carrier::GENEVE) => {
-            match encap::write(packet, tables, &peer, out.value) {
+            let written = if tunnel::device_of(tables, peer.carrier) == 0 {
+                encap::write(packet, tables, &peer, out.value)
+            } else {
+                device::wrap(packet, tables, &peer, out.value, &mut device::Key::default())
+            };
+            match written {
                 Ok(()) => (entry, out.verdict()),
                 Err(reason) => (entry, Verdict::Drop(reason)),
             }
         }
+        Verdict::Decapsulate(peer) if tunnel::device_of(tables, peer.carrier) != 0 => match device::admit(packet, &out)
+        {
+            Ok(()) => {
+                packet.mark = Mark::OVERLAY.0;
+                (entry, Verdict::Pass)
+            }
+            Err(reason) => (Entry::FromOverlay, Verdict::Drop(reason)),
+        },
         Verdict::Decapsulate(_) => {
             if let Err(reason) = decap::strip(packet, &out) {
                 return (Entry::FromOverlay, Verdict::Drop(reason));

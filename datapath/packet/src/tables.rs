@@ -23,6 +23,10 @@ pub trait Tables {
     fn router4(&self) -> u32;
     /// See `Constants::router6`.
     fn router6(&self) -> [u32; 4];
+    /// See `Constants::vxlan_device`.
+    fn vxlan_device(&self) -> u32;
+    /// See `Constants::geneve_device`.
+    fn geneve_device(&self) -> u32;
     /// See `Constants::tunnel_ports`.
     fn tunnel_ports(&self) -> [u16; MAX_TUNNEL_PORTS];
     /// See `Constants::vxlan_port`.

@@ -6,13 +6,15 @@
 //! flows over their paths (RFC 7348 section 5, RFC 8926 section 3.3). Its UDP checksum is zero, over IPv6 too, which is
 //! allowed for tunnels whose packets are protected by the checksums inside (RFC 6935 section 5, RFC 6936 section 4).
 //!
-//! `encap.rs` puts on, `decap.rs` checks and takes off.
+//! `encap.rs` puts on, `decap.rs` checks and takes off. Where the kernel's own device does both, `device.rs` says what it
+//! is told, so that the bytes on the wire are the same.
 
 pub mod decap;
+pub mod device;
 mod ecn;
 pub mod encap;
 
-use kinesin_abi::{DropReason, identity};
+use kinesin_abi::{DropReason, carrier, identity};
 
 use crate::{
     ip::{self, Fragment, Header, protocol},
@@ -28,8 +30,29 @@ const TUNNEL_LEN: usize = 8;
 const VXLAN_FLAGS: u32 = 0x0800_0000;
 /// First word of a Geneve header without options: version 0, data, an Ethernet frame inside (RFC 8926 section 3.4).
 const GENEVE_FRAME: u32 = 0x0000_6558;
+/// TTL and hop limit of the outer header.
+pub const TTL: u32 = 64;
 /// Largest number of a network: 24 bits.
 const VNI_MAX: u32 = 0x00ff_ffff;
+
+/// The Ethernet addresses of the inner header, destination first: 02:4b:49:4e:00:01 and 02:4b:49:4e:00:02. Nobody looks
+/// at them, so they tell nothing of the pod; they are locally administered (IEEE 802), and a foreign device that is to
+/// understand us can be given the first.
+const INNER_ETH: [u32; 3] = [
+    u32::from_ne_bytes([0x02, 0x4b, 0x49, 0x4e]),
+    u32::from_ne_bytes([0x00, 0x01, 0x02, 0x4b]),
+    u32::from_ne_bytes([0x49, 0x4e, 0x00, 0x02]),
+];
+
+/// Index of the kernel's device that a tunnel's packets go through, or 0 where `encap.rs` and `decap.rs` do its work.
+#[inline(always)]
+pub fn device_of(tables: &impl Tables, carrier: u8) -> u32 {
+    match carrier {
+        carrier::VXLAN => tables.vxlan_device(),
+        carrier::GENEVE => tables.geneve_device(),
+        _ => 0,
+    }
+}
 
 /// Whether the node has a tunnel at all.
 #[inline(always)]

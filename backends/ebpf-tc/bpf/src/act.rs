@@ -14,12 +14,13 @@ use kinesin_packet::{
 
 use crate::{
     maps::{KIN_EVENTS, KIN_HOST_DEVICE, KIN_METRICS, KIN_SLOTS, KIN_UPLINK, KernelTables},
+    overlay,
     packet::TcPacket,
     state,
 };
 
 /// `TC_ACT_UNSPEC`: whoever is attached after us goes on; with nobody there the packet passes.
-const NEXT: i32 = -1;
+pub(crate) const NEXT: i32 = -1;
 /// `TC_ACT_SHOT`.
 const SHOT: i32 = 2;
 /// No code of the hook's: the routing tables name no way.
@@ -50,12 +51,14 @@ pub(crate) fn act(packet: &mut TcPacket, entry: Entry, out: &Outcome) -> i32 {
         Kind::ToHost => to_host(packet, out.value),
         Kind::Carry => {
             let is_sent = matches!(entry, Entry::FromContainer | Entry::FromHost);
-            if is_sent
-                && tunnel::is_on(&KernelTables)
-                && out.peer.carrier != carrier::NATIVE
-                && let Err(reason) = encap::write(packet, &KernelTables, &out.peer, out.value)
-            {
-                return drop(packet, entry, reason as u32, out.peer.identity);
+            if is_sent && tunnel::is_on(&KernelTables) && out.peer.carrier != carrier::NATIVE {
+                let ifindex = tunnel::device_of(&KernelTables, out.peer.carrier);
+                if ifindex != 0 {
+                    return into_device(packet, entry, out, ifindex);
+                }
+                if let Err(reason) = encap::write(packet, &KernelTables, &out.peer, out.value) {
+                    return drop(packet, entry, reason as u32, out.peer.identity);
+                }
             }
             carry(packet, entry, &out.peer)
         }
@@ -93,6 +96,23 @@ fn reply(packet: &mut TcPacket, entry: Entry, what: Answer) -> i32 {
         }
         Err(reason) => drop(packet, entry, reason as u32, 0),
     }
+}
+
+/// Into the kernel's tunnel device, which finds the way to the peer by the node's routing tables.
+#[inline(always)]
+fn into_device(packet: &mut TcPacket, entry: Entry, out: &Outcome, ifindex: u32) -> i32 {
+    let mut key = tunnel::device::Key::default();
+    if let Err(reason) = tunnel::device::wrap(packet, &KernelTables, &out.peer, out.value, &mut key) {
+        return drop(packet, entry, reason as u32, out.peer.identity);
+    }
+    if !overlay::tell(packet, &out.peer, &key) {
+        return drop(packet, entry, DropReason::WriteError as u32, out.peer.identity);
+    }
+    // The tunnel's packet is the node's own, and no rule about the pod's identity is meant for it.
+    packet.ctx.set_mark(0);
+    count(packet, FORWARDED, Direction::Egress);
+    // SAFETY: the helper takes numbers only.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
 }
 
 /// Into the node's own stack, as if it had come in on `cilium_host`: that is where the way back leads, so the stack

@@ -9,12 +9,16 @@
 
 mod act;
 mod maps;
+mod overlay;
 mod packet;
 mod state;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use kinesin_abi::{DropReason, Entry, FIRST_DROP};
-use kinesin_packet::{Kind, Outcome, pipeline, tunnel::decap};
+use kinesin_abi::{DropReason, Entry, FIRST_DROP, Mark};
+use kinesin_packet::{
+    Kind, Outcome, Packet as _, pipeline,
+    tunnel::{self, decap, device},
+};
 
 use crate::{maps::KernelTables, packet::TcPacket};
 
@@ -36,18 +40,48 @@ pub fn from_netdev(ctx: TcContext) -> i32 {
     run(ctx, Entry::FromNetdev, 0)
 }
 
+/// tc ingress of an uplink whose packets have no Ethernet header: they get one, and are then judged like any others. Those
+/// that go on into the stack keep it, where nobody looks at it.
+#[classifier]
+pub fn from_l3_netdev(ctx: TcContext) -> i32 {
+    let mut packet = TcPacket::new(ctx);
+    if !packet.add_ethernet() {
+        return act::drop(&packet, Entry::FromNetdev, DropReason::WriteError as u32, 0);
+    }
+    run(packet.ctx, Entry::FromNetdev, 0)
+}
+
 /// tc egress of `cilium_host`: a packet of the node's own stack to a pod.
 #[classifier]
 pub fn from_host(ctx: TcContext) -> i32 {
     run(ctx, Entry::FromHost, 0)
 }
 
-/// tc ingress of `cilium_vxlan`: what the kernel took for a tunnel's packet although `from_netdev` did not, such as one
-/// from nobody that is known, or in fragments. The device is there for its port alone, so that the kernel
-/// merges segments before `from_netdev` sees them.
+/// tc ingress of `cilium_vxlan` and `cilium_geneve`: what the kernel's device took out of a tunnel.
+///
+/// Only what `from_netdev` has let in and marked goes on. The rest, such as what is from nobody that is known, or came to
+/// the node another way, ends here; where programs take tunnels apart themselves that is all there is.
 #[classifier]
 pub fn from_overlay(ctx: TcContext) -> i32 {
-    act::drop(&TcPacket::new(ctx), Entry::FromOverlay, DropReason::UnknownSender as u32, 0)
+    let mut packet = TcPacket::new(ctx);
+    if packet.mark() != Mark::OVERLAY.0 {
+        return act::drop(&packet, Entry::FromOverlay, DropReason::UnknownSender as u32, 0);
+    }
+    packet.ctx.set_mark(0);
+    let identity = match overlay::identity(&packet) {
+        Ok(identity) => identity,
+        Err(reason) => return act::drop(&packet, Entry::FromOverlay, reason as u32, 0),
+    };
+    if packet.is_tagged() {
+        return act::drop(&packet, Entry::FromOverlay, DropReason::VlanForbidden as u32, identity);
+    }
+    if !packet.is_addressed_to_us() {
+        // Nobody looks at the Ethernet addresses inside, here as elsewhere.
+        packet.address_to_receiver();
+    }
+    let mut out = Outcome::new();
+    out.peer.identity = identity;
+    overlay(&mut packet, &mut out, 0)
 }
 
 /// Continuation `Next`: goes on with the stage after the slot's.
@@ -106,10 +140,21 @@ fn run(ctx: TcContext, entry: Entry, start: u8) -> i32 {
         Entry::FromOverlay => pipeline::from_overlay(&mut packet, &KernelTables, &mut out, start),
     }
     if entry == Entry::FromNetdev && out.kind == Kind::Decapsulate {
-        return match decap::strip(&mut packet, &out) {
-            Ok(()) => overlay(&mut packet, &mut out, 0),
-            Err(reason) => act::drop(&packet, Entry::FromOverlay, reason as u32, out.peer.identity),
+        let failed = if tunnel::device_of(&KernelTables, out.peer.carrier) == 0 {
+            match decap::strip(&mut packet, &out) {
+                Ok(()) => return overlay(&mut packet, &mut out, 0),
+                Err(reason) => reason,
+            }
+        } else {
+            match device::admit(&mut packet, &out) {
+                Ok(()) => {
+                    packet.ctx.set_mark(Mark::OVERLAY.0);
+                    return act::NEXT;
+                }
+                Err(reason) => reason,
+            }
         };
+        return act::drop(&packet, Entry::FromOverlay, failed as u32, out.peer.identity);
     }
     act::act(&mut packet, entry, &out)
 }

@@ -51,6 +51,10 @@ static KIN_VXLAN_PORT: Global<u16> = Global::new(0);
 #[unsafe(no_mangle)]
 static KIN_GENEVE_PORT: Global<u16> = Global::new(0);
 #[unsafe(no_mangle)]
+static KIN_VXLAN_DEVICE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static KIN_GENEVE_DEVICE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
 static KIN_UNDERLAY4: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static KIN_UNDERLAY6: Global<[u32; 4]> = Global::new([0; 4]);
@@ -139,6 +143,16 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn geneve_port(&self) -> u16 {
         KIN_GENEVE_PORT.load()
+    }
+
+    #[inline(always)]
+    fn vxlan_device(&self) -> u32 {
+        KIN_VXLAN_DEVICE.load()
+    }
+
+    #[inline(always)]
+    fn geneve_device(&self) -> u32 {
+        KIN_GENEVE_DEVICE.load()
     }
 
     #[inline(always)]

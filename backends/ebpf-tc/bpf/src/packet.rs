@@ -8,7 +8,7 @@ use aya_ebpf::{
         bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{
-        bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_store_bytes,
+        bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
@@ -79,6 +79,24 @@ impl TcPacket {
             (true, true) => self.change_family(ethertype::IPV4) && self.adjust_room(length + PROTO_STEP, 0),
             (false, false) => self.change_family(ethertype::IPV6) && self.adjust_room(length - PROTO_STEP, 0),
             _ => self.adjust_room(length, 0),
+        }
+    }
+
+    /// Puts an Ethernet header of zeros and the packet's ethertype before a packet that has none.
+    #[inline(always)]
+    pub(crate) fn add_ethernet(&mut self) -> bool {
+        // SAFETY: the context is valid for the whole run of the program. Lossless: an ethertype in network order.
+        let kind = unsafe { (*self.ctx.skb.skb).protocol } as u16;
+        // SAFETY: the context is valid; no view outlives the `&mut self`.
+        if unsafe { bpf_skb_change_head(self.ctx.as_ptr().cast(), ETH_LEN as u32, 0) } != 0 {
+            return false;
+        }
+        match self.view_mut::<14>(0) {
+            Some(mut view) => {
+                view.set_u16::<12>(kind);
+                true
+            }
+            None => false,
         }
     }
 

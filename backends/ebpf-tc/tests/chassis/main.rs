@@ -15,6 +15,7 @@ mod slot;
 mod spoofing;
 mod sys;
 mod trial;
+mod tunnel_device;
 mod tunnel_segments;
 mod tunnel_strangers;
 mod tunnel_switch;

@@ -81,6 +81,8 @@ pub(crate) struct Node {
     pub(crate) paths: Vec<Path>,
     pub(crate) endpoints: BTreeMap<EndpointId, EndpointSpec>,
     pub(crate) ways: Ways,
+    /// `tunnelPath` of the chassis; `auto` at first.
+    pub(crate) tunnel_path: &'static str,
     pub(crate) slots: BTreeMap<String, PathBuf>,
     pub(crate) chassis: Arc<dyn Chassis>,
 }
@@ -123,9 +125,23 @@ impl Node {
             underlay: Vec::new(),
             tunnels: Vec::new(),
         };
-        let chassis = build(&directory, ways, &BTreeMap::new());
+        let tunnel_path = "auto";
+        let chassis = build(&directory, ways, tunnel_path, &BTreeMap::new());
         let (paths, endpoints, slots) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { jobs, netns, directory, outside: None, number, spec, paths, endpoints, ways, slots, chassis }
+        Self {
+            jobs,
+            netns,
+            directory,
+            outside: None,
+            number,
+            spec,
+            paths,
+            endpoints,
+            ways,
+            tunnel_path,
+            slots,
+            chassis,
+        }
     }
 
     /// A node whose uplink leads to an empty namespace, with its chassis applied.
@@ -220,12 +236,12 @@ impl Node {
     /// The agent ends and starts again, perhaps with other options; the state is applied by the caller.
     pub(crate) fn restart(&mut self) {
         // Nothing of the old one is touched before the new one's first `apply`, so it holds the lock until it is dropped here.
-        self.chassis = build(&self.directory, self.ways, &self.slots);
+        self.chassis = build(&self.directory, self.ways, self.tunnel_path, &self.slots);
     }
 
     /// A second agent on this node.
     pub(crate) fn rival(&self) -> Arc<dyn Chassis> {
-        build(&self.directory, self.ways, &self.slots)
+        build(&self.directory, self.ways, self.tunnel_path, &self.slots)
     }
 
     pub(crate) fn counters(&self) -> Vec<Counter> {
@@ -254,10 +270,12 @@ impl Node {
 }
 
 /// The chassis as the agent gets it: from the registry, by name.
-fn build(directory: &TempDir, ways: Ways, slots: &BTreeMap<String, PathBuf>) -> Arc<dyn Chassis> {
+fn build(directory: &TempDir, ways: Ways, tunnel_path: &str, slots: &BTreeMap<String, PathBuf>) -> Arc<dyn Chassis> {
     // The registration exists because the crate is linked.
     assert!(!kinesin_ebpf_tc::OBJECT.is_empty(), "the tests need the kernel programs: ./x build");
-    let section = serde_json::json!({ "slots": slots, "endpointAttach": ways.endpoint_attach() });
+    let section = serde_json::json!({
+        "slots": slots, "endpointAttach": ways.endpoint_attach(), "tunnelPath": tunnel_path,
+    });
     let serde_json::Value::Object(section) = section else { unreachable!("an object was written") };
     let context = BuildContext {
         node_name: "node".to_owned(),

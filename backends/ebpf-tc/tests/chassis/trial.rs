@@ -10,6 +10,7 @@ fn every_program_loads_by_itself() {
             "from_container",
             "to_container",
             "from_netdev",
+            "from_l3_netdev",
             "from_host",
             "from_overlay",
             "cont_next",

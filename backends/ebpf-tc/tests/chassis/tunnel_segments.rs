@@ -10,13 +10,19 @@ use rtnetlink::{LinkMessageBuilder, LinkVxlan};
 use crate::{
     node::ip,
     pod::{Pod, exchanges_tcp, pings},
-    tunnels::{Way, pair},
+    tunnels::{Way, pair_by},
 };
 
 const WAYS: [Way; 2] = [
     Way { carrier: Carrier::Vxlan, under: Family::V4, is_direct: true, is_told: true },
     Way { carrier: Carrier::Geneve, under: Family::V6, is_direct: false, is_told: true },
 ];
+
+/// By programs, and for VXLAN by the kernel's device at one end, and at both.
+fn with_paths() -> impl Iterator<Item = (Way, [&'static str; 2])> {
+    let devices = [["device", "bpf"], ["device", "device"]];
+    WAYS.into_iter().map(|way| (way, ["bpf", "bpf"])).chain(devices.map(|paths| (WAYS[0], paths)))
+}
 
 /// What the CNI plugin does with a pod's device.
 fn prepare(pod: &Pod) {
@@ -34,8 +40,8 @@ fn ten_arrive(from: &UdpSocket, to: &UdpSocket) -> bool {
 
 #[test]
 fn udp_segments_of_pods_arrive_by_tunnel() {
-    for way in WAYS {
-        let (mut a, mut b) = pair(way);
+    for (way, paths) in with_paths() {
+        let (mut a, mut b) = pair_by(way, paths);
         let (from, to) = (a.pod(10), b.pod(20));
         prepare(&from);
         for family in Family::ALL {
@@ -69,8 +75,8 @@ fn make_own_tunnel(pod: &Pod, peer: &Pod, own: &str, far: &str) {
 
 #[test]
 fn a_pods_own_tunnel_goes_through_ours() {
-    for way in WAYS {
-        let (mut a, mut b) = pair(way);
+    for (way, paths) in with_paths() {
+        let (mut a, mut b) = pair_by(way, paths);
         let (from, to) = (a.pod(10), b.pod(20));
         prepare(&from);
         prepare(&to);

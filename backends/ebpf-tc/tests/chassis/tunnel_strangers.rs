@@ -75,19 +75,22 @@ fn a_stock_kernels_vxlan_device_understands_us_and_we_it() {
 }
 
 /// A node with a pod that listens, and the wire to its uplink.
-struct Target {
-    node: Node,
-    pod: Pod,
+pub(crate) struct Target {
+    pub(crate) node: Node,
+    pub(crate) pod: Pod,
     wire: std::net::UdpSocket,
     uplink_mac: [u8; 6],
 }
 
-const PEER4: &str = "192.168.10.102";
-const PEER6: &str = "fd00:192:168:10::2";
+pub(crate) const PEER4: &str = "192.168.10.102";
+pub(crate) const PEER6: &str = "fd00:192:168:10::2";
 
 impl Target {
-    fn new() -> Self {
+    /// `tunnel_path` is the chassis' option.
+    pub(crate) fn new(tunnel_path: &'static str) -> Self {
         let mut node = Node::unapplied(Ways::Default);
+        node.tunnel_path = tunnel_path;
+        node.restart();
         open_to(&mut node, &[ip(PEER4), ip(PEER6)]);
         node.apply().expect("apply");
         let pod = node.pod(10);
@@ -97,7 +100,7 @@ impl Target {
         Self { node, pod, wire, uplink_mac }
     }
 
-    fn send(&self, mut outer: Draft) {
+    pub(crate) fn send(&self, mut outer: Draft) {
         outer.eth_destination = self.uplink_mac;
         send_frame(&self.wire, &outer.bytes());
     }
@@ -115,7 +118,12 @@ fn raise(outside: &NetNs) -> u32 {
 
 #[test]
 fn only_nodes_are_heard_through_tunnels() {
-    let target = Target::new();
+    for path in ["bpf", "device"] {
+        hear_only_nodes(&Target::new(path));
+    }
+}
+
+fn hear_only_nodes(target: &Target) {
     let listener = target.pod.udp(Family::V4, 5000);
     let frame = draft("10.244.2.20", "10.244.1.10", 17, datagram(4000, 5000, 16)).bytes();
     let carriers = [(8472, vxlan(0x1234, &frame)), (6081, geneve(0x1234, &[], &frame))];
@@ -142,7 +150,12 @@ fn only_nodes_are_heard_through_tunnels() {
 
 #[test]
 fn no_way_round_leads_into_the_kernels_own_device() {
-    let target = Target::new();
+    for path in ["bpf", "device"] {
+        find_no_way_round(&Target::new(path));
+    }
+}
+
+fn find_no_way_round(target: &Target) {
     let listener = target.pod.udp(Family::V4, 5000);
     let frame = draft("10.244.2.20", "10.244.1.10", 17, datagram(4000, 5000, 16)).bytes();
     let data = udp_around(50000, 8472, &vxlan(0x1234, &frame));

@@ -12,7 +12,7 @@ use kinesin_core::{
     values::{Carrier, Family},
 };
 use kinesin_loader::EventRing;
-use kinesin_netlink::{LinkKind, Netlink, Route};
+use kinesin_netlink::{LinkKind, Netlink, Route, TunnelKind, TunnelSpec};
 use kinesin_packet::samples::packets::{draft, icmp, udp as datagram};
 
 use crate::{
@@ -59,9 +59,18 @@ impl Way {
     }
 }
 
-/// Two nodes on one link.
+/// Two nodes on one link, who decide by themselves who puts their tunnels on.
 pub(crate) fn pair(way: Way) -> (Node, Node) {
+    pair_by(way, ["auto", "auto"])
+}
+
+/// The same with a `tunnelPath` for each.
+pub(crate) fn pair_by(way: Way, paths: [&'static str; 2]) -> (Node, Node) {
     let (mut a, mut b) = (Node::new(1, Ways::Default), Node::new(2, Ways::Default));
+    for (node, path) in [&mut a, &mut b].into_iter().zip(paths) {
+        node.tunnel_path = path;
+        node.restart();
+    }
     a.connect(&b.netns, 1500);
     b.connect(&a.netns, 1500);
     let paths = |to: &Node| -> Vec<Path> {
@@ -102,22 +111,27 @@ fn route(node: &Node, peer: &Node, mtu: u32) {
 
 fn talk_by(way: Way) {
     let (mut a, mut b) = pair(way);
+    talk(&mut a, &mut b, &format!("{way:?}"));
+}
+
+/// Pods and nodes reach each other in every way.
+pub(crate) fn talk(a: &mut Node, b: &mut Node, way: &str) {
     let (from, to) = (a.pod(10), b.pod(20));
     for family in Family::ALL {
-        let what = format!("{family} by {way:?}");
+        let what = format!("{family} by {way}");
         assert!(pings(&from.netns, to.ip(family)), "echo, {what}");
         assert!(exchanges_udp(&from.udp(family, 0), &to.udp(family, 0)), "UDP, {what}");
         assert!(exchanges_tcp(&from.netns, &to.netns, to.ip(family)), "TCP, {what}");
         assert!(exchanges_tcp(&to.netns, &from.netns, from.ip(family)), "TCP back, {what}");
         assert!(pings(&b.netns, from.ip(family)), "the other node to the pod, {what}");
-        assert!(pings(&from.netns, router(&b, family)), "the pod to the other node's router, {what}");
+        assert!(pings(&from.netns, router(b, family)), "the pod to the other node's router, {what}");
         assert!(exchanges_tcp(&b.netns, &from.netns, from.ip(family)), "TCP of the other node to the pod, {what}");
-        assert!(exchanges_tcp(&from.netns, &b.netns, router(&b, family)), "TCP of the pod to the other node, {what}");
+        assert!(exchanges_tcp(&from.netns, &b.netns, router(b, family)), "TCP of the pod to the other node, {what}");
         // Nodes are reached as the network is.
-        assert!(pings(&from.netns, underlay(&b, family)), "the pod to the other node's address, {what}");
+        assert!(pings(&from.netns, underlay(b, family)), "the pod to the other node's address, {what}");
     }
-    for node in [&a, &b] {
-        assert_eq!(node.drops(), [], "{way:?}");
+    for node in [&*a, &*b] {
+        assert_eq!(node.drops(), [], "{way}");
         assert_eq!(node.apply().expect("apply").changes, 0);
     }
 }
@@ -145,35 +159,45 @@ fn send_without_df(pod: &Pod, to: IpAddr, port: u16, length: usize) {
 #[test]
 fn packets_too_big_for_a_tunnel_are_answered_with_what_fits() {
     for (carrier, under) in [(Carrier::Vxlan, Family::V4), (Carrier::Geneve, Family::V6)] {
-        let way = Way { carrier, under, is_direct: true, is_told: false };
-        let (mut a, mut b) = pair(way);
-        let (from, to) = (a.pod(10), b.pod(20));
-        for (one, other, node) in [(&from, &to, &a), (&to, &from, &b)] {
-            for (family, kind) in [(Family::V4, [3, 4]), (Family::V6, [2, 0])] {
-                let errors = one.icmp(family);
-                let listener = other.udp(family, 0);
-                let port = listener.local_addr().expect("address").port();
-                one.udp(family, 0).send_to(&[7; 1440], (other.ip(family), port)).expect("send");
-                let (sender, message) = expect_icmp(&errors, |found| found[..2] == kind).expect("the error arrives");
-                assert_eq!(sender, router(node, family), "{way:?}");
-                assert_eq!(u32::from(u16::from_be_bytes([message[6], message[7]])), way.limit(), "{way:?}");
-                assert!(hears_nothing(&listener));
-                // TCP learns it from the same errors.
-                assert!(exchanges_tcp(&one.netns, &other.netns, other.ip(family)), "TCP over {family} by {way:?}");
-            }
-            // The stack cuts what may be cut, and the pieces go by the same tunnel.
-            let listener = other.udp(Family::V4, 0);
-            send_without_df(one, other.ip(Family::V4), listener.local_addr().expect("address").port(), 1460);
-            let (length, sender) = listener.recv_from(&mut [0; 2048]).expect("it arrives");
-            assert_eq!((length, sender.ip()), (1460, one.ip(Family::V4)), "{way:?}");
+        answer_what_is_too_big(Way { carrier, under, is_direct: true, is_told: false }, ["bpf", "bpf"]);
+    }
+}
+
+/// What fits no tunnel is answered, and what may be fragmented arrives.
+pub(crate) fn answer_what_is_too_big(way: Way, paths: [&'static str; 2]) {
+    let (mut a, mut b) = pair_by(way, paths);
+    let (from, to) = (a.pod(10), b.pod(20));
+    for (one, other, node) in [(&from, &to, &a), (&to, &from, &b)] {
+        for (family, kind) in [(Family::V4, [3, 4]), (Family::V6, [2, 0])] {
+            let errors = one.icmp(family);
+            let listener = other.udp(family, 0);
+            let port = listener.local_addr().expect("address").port();
+            one.udp(family, 0).send_to(&[7; 1440], (other.ip(family), port)).expect("send");
+            let (sender, message) = expect_icmp(&errors, |found| found[..2] == kind).expect("the error arrives");
+            assert_eq!(sender, router(node, family), "{way:?}");
+            assert_eq!(u32::from(u16::from_be_bytes([message[6], message[7]])), way.limit(), "{way:?}");
+            assert!(hears_nothing(&listener));
+            // TCP learns it from the same errors.
+            assert!(exchanges_tcp(&one.netns, &other.netns, other.ip(family)), "TCP over {family} by {way:?}");
         }
+        // The stack cuts what may be cut, and the pieces go by the same tunnel.
+        let listener = other.udp(Family::V4, 0);
+        send_without_df(one, other.ip(Family::V4), listener.local_addr().expect("address").port(), 1460);
+        let (length, sender) = listener.recv_from(&mut [0; 2048]).expect("it arrives");
+        assert_eq!((length, sender.ip()), (1460, one.ip(Family::V4)), "{way:?}");
     }
 }
 
 #[test]
 fn the_nodes_own_packets_are_cut_to_what_fits() {
+    for path in ["bpf", "device"] {
+        cut_the_nodes_own(path);
+    }
+}
+
+fn cut_the_nodes_own(path: &'static str) {
     let way = Way { carrier: Carrier::Vxlan, under: Family::V4, is_direct: true, is_told: false };
-    let (a, mut b) = pair(way);
+    let (a, mut b) = pair_by(way, [path, "auto"]);
     let to = b.pod(20);
     for family in Family::ALL {
         let socket = udp(&a.netns, router(&a, family), 0);
@@ -239,12 +263,17 @@ fn overlay(node: &Node) -> Option<(LinkKind, bool)> {
     node.block(find).map(|link| (link.kind, link.up))
 }
 
+/// A VXLAN device as somebody else would make it.
+fn plain(name: &str, port: u16) -> TunnelSpec<'_> {
+    TunnelSpec { name, kind: TunnelKind::Vxlan, port, source_ports: (32768, 60999), mac: None }
+}
+
 #[test]
 fn the_device_that_holds_the_port_is_made_healed_and_removed() {
     let mut node = Node::unapplied(Ways::Default);
     open_to(&mut node, &[]);
     node.apply().expect("apply");
-    let right = Some((LinkKind::Vxlan { port: 8472, external: true }, true));
+    let right = Some((LinkKind::Vxlan { port: 8472, external: true, source_ports: (0xc000, 0xffff) }, true));
     assert_eq!(overlay(&node), right);
     assert_eq!(node.apply().expect("apply").changes, 0);
     // Removed, and another one in its place.
@@ -253,7 +282,7 @@ fn the_device_that_holds_the_port_is_made_healed_and_removed() {
             let netlink = Netlink::new().expect("socket");
             netlink.delete_link_by_name("cilium_vxlan").await.expect("remove");
             if let Some(port) = foreign {
-                netlink.add_vxlan("cilium_vxlan", port).await.expect("another one");
+                netlink.add_tunnel(&plain("cilium_vxlan", port)).await.expect("another one");
             }
         });
         assert!(node.apply().expect("apply").changes > 0);
@@ -264,7 +293,7 @@ fn the_device_that_holds_the_port_is_made_healed_and_removed() {
     node.spec.tunnels[0].port = 4790;
     node.block(|| async {
         let netlink = Netlink::new().expect("socket");
-        netlink.add_vxlan("rival", 4790).await.expect("another one");
+        netlink.add_tunnel(&plain("rival", 4790)).await.expect("another one");
         netlink.set_up(netlink.link("rival").await.expect("it").index).await.expect("up");
     });
     let report = node.apply().expect("apply");

@@ -15,10 +15,11 @@ use kinesin_netlink::{Netlink, Route, Sysctl, VethSpec};
 use kinesin_packet::{host::HostTables, samples::node::DEVICE};
 use nix::sched::{CloneFlags, unshare};
 
-pub(crate) const PROGRAMS: [&str; 8] = [
+pub(crate) const PROGRAMS: [&str; 9] = [
     "from_container",
     "to_container",
     "from_netdev",
+    "from_l3_netdev",
     "from_host",
     "from_overlay",
     "cont_next",
@@ -46,6 +47,8 @@ impl Kernel {
             .override_global("KIN_TUNNEL_PORTS", &constants.tunnel_ports, true)
             .override_global("KIN_VXLAN_PORT", &constants.vxlan_port, true)
             .override_global("KIN_GENEVE_PORT", &constants.geneve_port, true)
+            .override_global("KIN_VXLAN_DEVICE", &constants.vxlan_device, true)
+            .override_global("KIN_GENEVE_DEVICE", &constants.geneve_device, true)
             .override_global("KIN_UNDERLAY4", &constants.underlay4, true)
             .override_global("KIN_UNDERLAY6", &constants.underlay6, true)
             .override_global("KIN_HOST_DEVICE", &constants.host_device, true)

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsRawFd;
 
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
+use netlink_packet_route::link::{InfoData, InfoGeneve, InfoKind, InfoVeth};
+use rtnetlink::{LinkBridge, LinkGeneve, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, packet_core::DefaultNla};
 
 use crate::{NetNs, Netlink, NetlinkError};
 
@@ -23,6 +23,35 @@ pub struct VethSpec<'a> {
     /// MTU of both ends in bytes; the kernel's default when absent.
     pub mtu: Option<u32>,
 }
+
+/// A tunnel's device that leads nowhere of its own accord, since each packet brings its destination and network with it
+/// (`external`); it is down at first.
+#[derive(Debug, Clone, Copy)]
+pub struct TunnelSpec<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it puts around packets.
+    pub kind: TunnelKind,
+    /// Its UDP port.
+    pub port: u16,
+    /// First and last of the source ports that it takes. Kernel: 6.15 for Geneve, before which it takes any.
+    pub source_ports: (u16, u16),
+    /// Its Ethernet address; the kernel draws one when absent.
+    pub mac: Option<[u8; 6]>,
+}
+
+/// Kinds of [`TunnelSpec`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelKind {
+    /// RFC 7348.
+    Vxlan,
+    /// RFC 8926.
+    Geneve,
+}
+
+/// `IFLA_GENEVE_PORT_RANGE`, Linux `include/uapi/linux/if_link.h`: two ports in network order. Kernels that do not know it
+/// pass over it.
+const GENEVE_PORT_RANGE: u16 = 15;
 
 impl Netlink {
     /// Makes a veth pair.
@@ -64,21 +93,35 @@ impl Netlink {
         }
     }
 
-    /// Makes a VXLAN device that leads nowhere of its own accord: each packet brings its destination and network with it
-    /// (`external`). It takes and sends UDP over IPv6 without checksum too.
+    /// Makes a tunnel's device. It takes and sends UDP over IPv6 without checksum too.
     ///
     /// # Errors
-    /// `Refused` with `EEXIST` when the name is taken, `EOPNOTSUPP` when the kernel has no such devices.
-    pub async fn add_vxlan(&self, name: &str, port: u16) -> Result<(), NetlinkError> {
-        let message = LinkMessageBuilder::<LinkVxlan>::new(name)
-            .port(port)
-            .collect_metadata(true)
-            .learning(false)
-            .udp_zero_csum6_tx(true)
-            .udp_zero_csum6_rx(true)
-            .build();
+    /// `Refused` with `EEXIST` when the name is taken, `EOPNOTSUPP` when the kernel has no such devices
+    /// ([`NetlinkError::is_unsupported`]).
+    pub async fn add_tunnel(&self, spec: &TunnelSpec<'_>) -> Result<(), NetlinkError> {
+        let (low, high) = spec.source_ports;
+        let message = match spec.kind {
+            TunnelKind::Vxlan => with_mac(LinkMessageBuilder::<LinkVxlan>::new(spec.name), spec.mac)
+                .port(spec.port)
+                .port_range(low, high)
+                .collect_metadata(true)
+                .learning(false)
+                .udp_zero_csum6_tx(true)
+                .udp_zero_csum6_rx(true)
+                .build(),
+            TunnelKind::Geneve => {
+                let range = [low.to_be_bytes(), high.to_be_bytes()].concat();
+                with_mac(LinkMessageBuilder::<LinkGeneve>::new(spec.name), spec.mac)
+                    .port(spec.port)
+                    .append_info_data(InfoGeneve::Other(DefaultNla::new(GENEVE_PORT_RANGE, range)))
+                    .collect_metadata()
+                    .udp_zero_csum6_tx(true)
+                    .udp_zero_csum6_rx(true)
+                    .build()
+            }
+        };
         let request = self.handle.link().add(message);
-        let action = || format!("make VXLAN device {name:?} on port {port}");
+        let action = || format!("make {:?} device {:?} on port {}", spec.kind, spec.name, spec.port);
         request.execute().await.map_err(|error| NetlinkError::from_request(action(), error))
     }
 
@@ -105,6 +148,13 @@ impl Netlink {
             Some(link) => self.delete_link(link.index).await.map(|()| true),
             None => Ok(false),
         }
+    }
+}
+
+fn with_mac<T>(builder: LinkMessageBuilder<T>, mac: Option<[u8; 6]>) -> LinkMessageBuilder<T> {
+    match mac {
+        Some(mac) => builder.address(mac.to_vec()),
+        None => builder,
     }
 }
 

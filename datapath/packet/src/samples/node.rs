@@ -77,6 +77,8 @@ pub fn tables() -> HostTables {
             tunnel_ports: [8472_u16.to_be(), 6081_u16.to_be(), 0, 0],
             vxlan_port: 8472_u16.to_be(),
             geneve_port: 6081_u16.to_be(),
+            vxlan_device: 0,
+            geneve_device: 0,
             underlay4: words("192.168.10.101")[0],
             underlay6: words("fd00:192:168:10::101"),
             host_device: DEVICE,

@@ -6,7 +6,7 @@ use super::{GENEVE_FRAME, TUNNEL_LEN, UDP_LEN, VXLAN_FLAGS, ecn};
 use crate::{
     ETH_LEN,
     ip::{self, Fragment, Header, Ip, V4, V6, ethertype, protocol},
-    packet::Packet,
+    packet::{Packet, opaque},
     tables::Tables,
     verdict::{Kind, Outcome, Peer, Stop},
 };
@@ -52,7 +52,7 @@ pub(crate) fn outside<I: Ip>(
     if tables.ipcache(&I::ipcache_key(&header.src)).is_none_or(|found| found.flags & ipcache_flag::NODE == 0) {
         return Err(out.drop(DropReason::UnknownSender));
     }
-    let found = match inside::<I>(packet, header, carrier) {
+    let found = match headers::<I>(packet, header, carrier) {
         Ok(found) => found,
         Err(reason) => return Err(out.drop(reason)),
     };
@@ -77,7 +77,7 @@ struct Found {
 /// A UDP checksum that is there is not verified, as RFC 7348 section 5 leaves open: it covers what the checksums inside
 /// cover, and summing up whole packets is the network card's work.
 #[inline(always)]
-fn inside<I: Ip>(packet: &impl Packet, header: &Header, carrier: u8) -> Result<Found, DropReason> {
+fn headers<I: Ip>(packet: &impl Packet, header: &Header, carrier: u8) -> Result<Found, DropReason> {
     // No tunnel of ours or the kernel's sends options, and without them every offset is a constant.
     if header.l4 != ETH_LEN + I::HEADER_LEN || !I::is_intact(packet) {
         return Err(DropReason::InvalidPacket);
@@ -111,31 +111,50 @@ fn inside<I: Ip>(packet: &impl Packet, header: &Header, carrier: u8) -> Result<F
     }
 }
 
+/// What is inside a packet with [`Kind::Decapsulate`].
+pub(super) struct Inside {
+    /// Where its IP header starts.
+    pub(super) at: usize,
+    /// Its ethertype.
+    kind: u16,
+    /// Its family.
+    family: u8,
+    /// Traffic class outside.
+    pub(super) class: u8,
+}
+
+/// Looks at what is inside, and makes it accessible.
+#[inline(always)]
+pub(super) fn inside(packet: &mut impl Packet, out: &Outcome) -> Result<Inside, DropReason> {
+    let at = ETH_LEN + (out.value & ((1 << LENGTH_BITS) - 1)) as usize;
+    // The inner Ethernet header's last two bytes. Hidden, so that LLVM does not make their place out of another one, for
+    // which the verifier has no range.
+    let last = opaque(at - 2);
+    if packet.view::<2>(last).is_none() {
+        packet.pull(at);
+    }
+    let kind = packet.view::<2>(last).ok_or(DropReason::InvalidPacket)?.u16::<0>();
+    let (family, least) = match kind {
+        ethertype::IPV4 => (FAMILY_V4, V4::HEADER_LEN),
+        ethertype::IPV6 => (FAMILY_V6, V6::HEADER_LEN),
+        ethertype::VLAN | ethertype::PROVIDER_VLAN => return Err(DropReason::VlanForbidden),
+        _ => return Err(DropReason::UnsupportedProtocol),
+    };
+    if packet.len() < at + least {
+        return Err(DropReason::InvalidPacket);
+    }
+    // Lossless: what was put there is a byte.
+    Ok(Inside { at, kind, family, class: (out.value >> LENGTH_BITS) as u8 })
+}
+
 /// Takes the packet out of its encapsulation, as [`Kind::Decapsulate`] says.
 ///
 /// # Errors
 /// The reason to drop the packet for.
 #[inline(always)]
 pub fn strip(packet: &mut impl Packet, out: &Outcome) -> Result<(), DropReason> {
-    let length = (out.value & ((1 << LENGTH_BITS) - 1)) as usize;
-    // Lossless: what was put there is a byte.
-    let class = (out.value >> LENGTH_BITS) as u8;
-    // The inner Ethernet header's last two bytes.
-    let at = ETH_LEN + length - 2;
-    if packet.view::<2>(at).is_none() {
-        packet.pull(at + 2);
-    }
-    let kind = packet.view::<2>(at).ok_or(DropReason::InvalidPacket)?.u16::<0>();
-    let (inner, least) = match kind {
-        ethertype::IPV4 => (FAMILY_V4, V4::HEADER_LEN),
-        ethertype::IPV6 => (FAMILY_V6, V6::HEADER_LEN),
-        ethertype::VLAN | ethertype::PROVIDER_VLAN => return Err(DropReason::VlanForbidden),
-        _ => return Err(DropReason::UnsupportedProtocol),
-    };
-    if packet.len() < ETH_LEN + length + least {
-        return Err(DropReason::InvalidPacket);
-    }
-    if !packet.decapsulate(length, out.peer.family, inner) {
+    let Inside { at, kind, family, class } = inside(packet, out)?;
+    if !packet.decapsulate(at - ETH_LEN, out.peer.family, family) {
         return Err(DropReason::WriteError);
     }
     if packet.view::<54>(0).is_none() {

@@ -54,6 +54,25 @@ pub(super) fn carry_in(packet: &mut impl Packet, outer: u8) -> Result<(), DropRe
     write(packet, new).ok_or(DropReason::WriteError)
 }
 
+/// Whether the packet whose IP header starts at `at`, inside another, can carry what the outer header met; the kernel's
+/// device does it then.
+///
+/// # Errors
+/// As those of [`carry_in`].
+#[inline(always)]
+pub(super) fn can_carry_in(packet: &mut impl Packet, at: usize, outer: u8) -> Result<(), DropReason> {
+    if outer & MASK != CE {
+        return Ok(());
+    }
+    if packet.view::<2>(at).is_none() {
+        packet.pull(at + 2);
+    }
+    let view = packet.view::<2>(at).ok_or(DropReason::WriteError)?;
+    let (first, second) = (view.u8::<0>(), view.u8::<1>());
+    let inner = if first >> 4 == 4 { second } else { second >> 4 };
+    if inner & MASK == 0 { Err(DropReason::Congestion) } else { Ok(()) }
+}
+
 #[inline(always)]
 fn write(packet: &mut impl Packet, new: u8) -> Option<()> {
     let view = packet.view::<26>(0)?;

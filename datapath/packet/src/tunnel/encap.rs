@@ -2,7 +2,7 @@
 
 use kinesin_abi::{DropReason, FAMILY_V4, FAMILY_V6, carrier};
 
-use super::{GENEVE_FRAME, TUNNEL_LEN, UDP_LEN, VXLAN_FLAGS, ecn, on_the_wire};
+use super::{GENEVE_FRAME, INNER_ETH, TTL, TUNNEL_LEN, UDP_LEN, VXLAN_FLAGS, ecn, on_the_wire};
 use crate::{
     ETH_LEN,
     checksum::{fold, sum4},
@@ -11,17 +11,6 @@ use crate::{
     tables::Tables,
     verdict::Peer,
 };
-
-/// TTL and hop limit of the outer header.
-const TTL: u32 = 64;
-/// The Ethernet addresses of the inner header, destination first: 02:4b:49:4e:00:01 and 02:4b:49:4e:00:02. Nobody looks
-/// at them, so they tell nothing of the pod; they are locally administered (IEEE 802), and a foreign device that is to
-/// understand us can be given the first.
-const INNER_ETH: [u32; 3] = [
-    u32::from_ne_bytes([0x02, 0x4b, 0x49, 0x4e]),
-    u32::from_ne_bytes([0x00, 0x01, 0x02, 0x4b]),
-    u32::from_ne_bytes([0x49, 0x4e, 0x00, 0x02]),
-];
 
 /// What follows the outer IP header, apart from the inner Ethernet header.
 struct Tunnel {

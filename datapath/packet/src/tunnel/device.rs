@@ -1,0 +1,114 @@
+//! Tunnels by the kernel's own device, in its mode where each packet brings its peer and network (`external`).
+//!
+//! Out, the device puts the headers around the frame that it is given, and is told what to write into them. What it writes
+//! is what `encap.rs` writes, but for what the kernel lets nobody choose: the IPv4 identification is not zero, congestion
+//! that a packet has met already is marked as ECT(0) outside (RFC 3168 section 9.1.1), and of a Geneve packet's source
+//! port older kernels choose the range. In, the packet is judged as it comes in from the network, by the same checks as in
+//! `decap.rs`, and again when the device gives it back.
+
+use kinesin_abi::DropReason;
+
+use super::{INNER_ETH, decap::inside, ecn, on_the_wire};
+use crate::{
+    packet::Packet,
+    tables::Tables,
+    verdict::{Outcome, Peer},
+};
+
+/// The source ports that the device must have: those of `encap.rs`, 49152 to 65535. The kernel leaves the last one out.
+pub const PORT_RANGE: (u16, u16) = (0xc000, 0xffff);
+
+/// What the device is told of one packet; its peer is the verdict's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Key {
+    /// Network number.
+    pub vni: u32,
+    /// Traffic class.
+    pub class: u32,
+    /// Hash of the packet, of which the kernel makes the source port.
+    pub hash: u32,
+    /// Flow label over IPv6.
+    pub label: u32,
+    /// Source address, in the peer's family.
+    pub source: [u32; 4],
+}
+
+/// Makes a packet the frame that goes into the device, and says what is to be told; `flow` is its flow's hash.
+///
+/// # Errors
+/// The reason to drop the packet for.
+#[inline(always)]
+pub fn wrap(
+    packet: &mut impl Packet,
+    tables: &impl Tables,
+    peer: &Peer,
+    flow: u32,
+    key: &mut Key,
+) -> Result<(), DropReason> {
+    key.vni = on_the_wire(peer.identity)?;
+    key.class = u32::from(ecn::class_of(packet).ok_or(DropReason::WriteError)?);
+    key.hash = hash_for(flow);
+    key.label = flow & 0xf_ffff;
+    let is_v4 = peer.family == kinesin_abi::FAMILY_V4;
+    key.source = if is_v4 { [tables.underlay4(), 0, 0, 0] } else { tables.underlay6() };
+    if key.source == [0; 4] {
+        return Err(DropReason::NoTunnel);
+    }
+    let mut frame = packet.view_mut::<14>(0).ok_or(DropReason::WriteError)?;
+    frame.set_u32::<0>(INNER_ETH[0]);
+    frame.set_u32::<4>(INNER_ETH[1]);
+    frame.set_u32::<8>(INNER_ETH[2]);
+    Ok(())
+}
+
+/// The hash of which the kernel makes the source port that `encap.rs` takes for this flow.
+///
+/// The kernel folds a hash's lower half into its upper one, and takes as much of the range as the result is of 2^32
+/// (`udp_flow_src_port`, Linux `include/net/udp.h`). The 14 bits of the port stand on top here, all bits below them are
+/// ones, and the fold is undone beforehand. Only for the last port of the range the kernel takes the last but one.
+#[inline(always)]
+fn hash_for(flow: u32) -> u32 {
+    let folded = flow << 18 | 0x3_ffff;
+    folded ^ folded << 16
+}
+
+/// Ends the checks of a packet that is to go to the device, as [`decap::strip`](super::decap::strip) does those of one that
+/// is not: what the device itself would drop without a word, or take for something else.
+///
+/// # Errors
+/// The reason to drop the packet for.
+#[inline(always)]
+pub fn admit(packet: &mut impl Packet, out: &Outcome) -> Result<(), DropReason> {
+    let found = inside(packet, out)?;
+    ecn::can_carry_in(packet, found.at, found.class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `udp_flow_src_port` of Linux 6.18.
+    fn kernels_port(mut hash: u32) -> u16 {
+        let (min, max) = (u64::from(PORT_RANGE.0), u64::from(PORT_RANGE.1));
+        hash ^= hash << 16;
+        (((u64::from(hash) * (max - min)) >> 32) + min) as u16
+    }
+
+    #[test]
+    fn the_kernel_makes_our_port_of_the_hash() {
+        for flow in (0..0x3fff).chain([0x1234_4000, 0xffff_8001, 0xdead_beef & !0x2000]) {
+            assert_eq!(kernels_port(hash_for(flow)), 0xc000 | (flow & 0x3fff) as u16, "{flow:#x}");
+        }
+        assert_eq!(kernels_port(hash_for(u32::MAX)), 0xfffe, "the range ends before its last port");
+    }
+
+    /// As a kernel that leaves no port out would do.
+    #[test]
+    fn a_whole_range_gives_every_port() {
+        for flow in 0..=0x3fff {
+            let hash = hash_for(flow);
+            let folded = hash ^ hash << 16;
+            assert_eq!((u64::from(folded) * 0x4000) >> 32, u64::from(flow));
+        }
+    }
+}
