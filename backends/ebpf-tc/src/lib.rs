@@ -8,7 +8,6 @@ mod constants;
 mod entries;
 mod host_device;
 mod overlay_device;
-mod prefixes;
 mod tunnel_path;
 
 mod attach;
