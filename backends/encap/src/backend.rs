@@ -1,14 +1,14 @@
-//! The trait implementation, for a format that is told by its header.
+//! The ways of tunnels, for a format that is told by its header; the shared crate keeps the routes.
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
+use ipnet::IpNet;
 use kinesin_core::{
     registry::{BuildContext, BuildError},
-    routing::{Path, Routing, RoutingDesired, RoutingError, RoutingReport},
+    routing::{Peer, Routing, RoutingDesired, RoutingError},
     values::{Carrier, Family},
 };
-use kinesin_routes::{Keeper, Outcome, Turn};
+use kinesin_routes::{Kernel, Outcome, Pathfinder, RouteKeeping};
 
 use crate::{
     config::{Config, Settings},
@@ -47,12 +47,11 @@ impl Format {
     }
 }
 
-/// Routing by one format of encapsulation.
+/// Finds the way through the tunnels of one format.
 #[derive(Debug)]
 pub struct Encap {
     format: Format,
     settings: Settings,
-    keeper: Keeper,
 }
 
 impl Encap {
@@ -62,12 +61,11 @@ impl Encap {
     /// [`BuildError::Config`] for an option that is wrong.
     pub fn build(context: &BuildContext, format: Format) -> Result<Arc<dyn Routing>, BuildError> {
         let settings = context.section.parse::<Config>()?.validate(context);
-        Ok(Arc::new(Self { format, settings, keeper: Keeper::new(&context.state_dir, format.name) }))
+        Ok(Arc::new(RouteKeeping::new(Self { format, settings }, &context.state_dir, format.name)))
     }
 }
 
-#[async_trait]
-impl Routing for Encap {
+impl Pathfinder for Encap {
     fn carrier(&self) -> Carrier {
         self.format.carrier
     }
@@ -76,37 +74,22 @@ impl Routing for Encap {
         self.format.overhead_bytes(underlay)
     }
 
-    async fn plan(&self, desired: &RoutingDesired) -> Result<Option<Vec<Path>>, RoutingError> {
-        let turn = self.keeper.turn().await?;
-        let outcome = self.wanted(&turn, desired)?;
-        Ok(Some(turn.plan(outcome)))
-    }
-
-    async fn apply(&self, desired: &RoutingDesired) -> Result<RoutingReport, RoutingError> {
-        let turn = self.keeper.turn().await?;
-        let outcome = self.wanted(&turn, desired)?;
-        turn.finish(outcome).await
-    }
-
-    async fn retire(&self) -> Result<(), RoutingError> {
-        self.keeper.retire().await
-    }
-}
-
-impl Encap {
-    /// What should be, as far as the cluster and the node's own devices decide it.
-    fn wanted(&self, turn: &Turn<'_>, desired: &RoutingDesired) -> Result<Outcome, RoutingError> {
-        let (good, mut outcome) = turn.routable(desired, self.format.carrier);
-        if !good.is_empty() {
+    fn find(
+        &self,
+        kernel: &Kernel,
+        desired: &RoutingDesired,
+        pods: &[(IpNet, &str, &Peer)],
+        outcome: &mut Outcome,
+    ) -> Result<(), RoutingError> {
+        if !pods.is_empty() {
             // Tunnels leave by them; a node that has none up is cut off, which is one reason and not one for each peer.
-            turn.kernel().uplinks(&desired.local.uplinks)?;
+            kernel.uplinks(&desired.local.uplinks)?;
         }
-        let ways = Ways::new(turn.kernel(), &desired.local, self.format.carrier, self.settings.underlay);
-        for (cidr, name) in good {
-            let Some(peer) = desired.peers.get(&name) else { continue };
-            outcome.take(&name, cidr, ways.to(peer, cidr, |family| self.format.overhead_bytes(family)));
+        let ways = Ways::new(kernel, &desired.local, self.format.carrier, self.settings.underlay);
+        for (cidr, name, peer) in pods {
+            outcome.take(name, *cidr, ways.to(peer, *cidr, |family| self.format.overhead_bytes(family)));
         }
-        Ok(outcome)
+        Ok(())
     }
 }
 

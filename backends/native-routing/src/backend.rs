@@ -1,16 +1,15 @@
-//! The trait implementation: finds the way to each pod CIDR; the shared crate carries it out.
+//! Finds the way to each pod CIDR; the shared crate keeps the routes.
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use ipnet::IpNet;
 use kinesin_core::{
     registry::{BuildContext, BuildError},
-    routing::{Path, Peer, Routing, RoutingDesired, RoutingError, RoutingReport},
+    routing::{Path, Peer, Routing, RoutingDesired, RoutingError},
     values::{Carrier, Family},
 };
 use kinesin_netlink::Route;
-use kinesin_routes::{Keeper, Kernel, Outcome, Turn, Way, bare_route};
+use kinesin_routes::{Kernel, Outcome, Pathfinder, RouteKeeping, Way, bare_route};
 
 use crate::{
     NAME,
@@ -18,21 +17,19 @@ use crate::{
     neighbours::{Reach, Table},
 };
 
-/// Routing by the network itself.
+/// Finds the way through the network itself.
 #[derive(Debug)]
 pub struct NativeRouting {
     settings: Settings,
-    keeper: Keeper,
 }
 
 /// Builds the backend from its section.
 pub(crate) fn build(context: &BuildContext) -> Result<Arc<dyn Routing>, BuildError> {
     let settings = context.section.parse::<Config>()?.validate(context);
-    Ok(Arc::new(NativeRouting { settings, keeper: Keeper::new(&context.state_dir, NAME) }))
+    Ok(Arc::new(RouteKeeping::new(NativeRouting { settings }, &context.state_dir, NAME)))
 }
 
-#[async_trait]
-impl Routing for NativeRouting {
+impl Pathfinder for NativeRouting {
     fn carrier(&self) -> Carrier {
         Carrier::Native
     }
@@ -41,41 +38,27 @@ impl Routing for NativeRouting {
         0
     }
 
-    async fn plan(&self, desired: &RoutingDesired) -> Result<Option<Vec<Path>>, RoutingError> {
-        let turn = self.keeper.turn().await?;
-        let outcome = self.wanted(&turn, desired)?;
-        Ok(Some(turn.plan(outcome)))
-    }
-
-    async fn apply(&self, desired: &RoutingDesired) -> Result<RoutingReport, RoutingError> {
-        let turn = self.keeper.turn().await?;
-        let outcome = self.wanted(&turn, desired)?;
-        turn.finish(outcome).await
-    }
-
-    async fn retire(&self) -> Result<(), RoutingError> {
-        self.keeper.retire().await
-    }
-}
-
-impl NativeRouting {
-    /// What should be, as far as the cluster and the node's own links decide it.
-    fn wanted(&self, turn: &Turn<'_>, desired: &RoutingDesired) -> Result<Outcome, RoutingError> {
-        let kernel = turn.kernel();
-        let (good, mut outcome) = turn.routable(desired, self.carrier());
-        let uplinks = if self.settings.direct_routes && !good.is_empty() {
+    fn find(
+        &self,
+        kernel: &Kernel,
+        desired: &RoutingDesired,
+        pods: &[(IpNet, &str, &Peer)],
+        outcome: &mut Outcome,
+    ) -> Result<(), RoutingError> {
+        let uplinks = if self.settings.direct_routes && !pods.is_empty() {
             kernel.uplinks(&desired.local.uplinks)?
         } else {
             Vec::new()
         };
         let table = Table::new(kernel.routes(), &uplinks);
-        for (cidr, name) in good {
-            let Some(peer) = desired.peers.get(&name) else { continue };
-            outcome.take(&name, cidr, self.way_to(peer, cidr, &table, kernel, &uplinks));
+        for (cidr, name, peer) in pods {
+            outcome.take(name, *cidr, self.way_to(peer, *cidr, &table, kernel, &uplinks));
         }
-        Ok(outcome)
+        Ok(())
     }
+}
 
+impl NativeRouting {
     /// The way to one pod CIDR: the path, and the route if one is to be set.
     fn way_to(
         &self,

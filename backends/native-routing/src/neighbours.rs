@@ -1,12 +1,9 @@
 //! Whether a node is a neighbour on one of the uplinks, by the node's own routing table.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use kinesin_netlink::{Route, TABLE_MAIN};
+use kinesin_netlink::{Route, TABLE_MAIN, routes_to};
 
 /// How a node is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,29 +18,23 @@ pub(crate) enum Reach {
     Nowhere,
 }
 
-/// The main table, made for look-ups by longest prefix.
+/// The main table, looked up by longest prefix.
 #[derive(Debug)]
 pub(crate) struct Table<'a> {
-    routes: BTreeMap<IpNet, &'a Route>,
+    routes: &'a BTreeSet<Route>,
     /// Prefix lengths that occur, the longest first.
     lengths: Vec<u8>,
     uplinks: &'a [u32],
 }
 
 impl<'a> Table<'a> {
-    /// Of several routes to one network, the kernel takes the one with the lowest metric.
-    pub(crate) fn new(routes: &'a [Route], uplinks: &'a [u32]) -> Self {
-        let mut best: BTreeMap<IpNet, &Route> = BTreeMap::new();
+    /// Routes of other tables are left out of account.
+    pub(crate) fn new(routes: &'a BTreeSet<Route>, uplinks: &'a [u32]) -> Self {
+        let mut occurs = [false; u8::MAX as usize + 1];
         for route in routes.iter().filter(|route| route.table == TABLE_MAIN) {
-            let slot = best.entry(route.dst).or_insert(route);
-            // The kernel has one IPv6 link-local or multicast route per device; among equals an uplink's counts.
-            let rank = |route: &Route| (route.metric, !uplinks.contains(&route.dev));
-            if rank(route) < rank(slot) {
-                *slot = route;
-            }
+            occurs[usize::from(route.dst.prefix_len())] = true;
         }
-        let lengths: BTreeSet<u8> = best.keys().map(IpNet::prefix_len).collect();
-        Self { routes: best, lengths: lengths.into_iter().rev().collect(), uplinks }
+        Self { routes, lengths: (0..=u8::MAX).rev().filter(|length| occurs[usize::from(*length)]).collect(), uplinks }
     }
 
     /// How a node is reached.
@@ -51,7 +42,10 @@ impl<'a> Table<'a> {
         let found = self.lengths.iter().find_map(|length| {
             // Lengths beyond 32 make no IPv4 network.
             let network = IpNet::new(node, *length).ok()?.trunc();
-            self.routes.get(&network)
+            let there = routes_to(self.routes, network).filter(|route| route.table == TABLE_MAIN);
+            // Of several routes to one network, the kernel takes the one with the lowest metric. It has one IPv6 link-local or
+            // multicast route per device; among equals an uplink's counts.
+            there.min_by_key(|route| (route.metric, !self.uplinks.contains(&route.dev)))
         });
         match found {
             None => Reach::Nowhere,
@@ -84,6 +78,7 @@ mod tests {
             route("fd00::/64", 2, None, 256),
             other_table,
         ];
+        let routes = BTreeSet::from(routes);
         let table = Table::new(&routes, &[2, 3]);
         for (node, expected) in [
             ("10.0.0.7", Reach::OnLink(2)),

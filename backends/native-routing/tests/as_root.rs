@@ -85,6 +85,9 @@ impl World {
 
     async fn routes(&self) -> Vec<Route> {
         let mut routes = self.netlink.routes().await.expect("list");
+        // The kernel makes these whenever it gets round to it.
+        let link_local = net("fe80::/10");
+        routes.retain(|route| !link_local.contains(&route.dst));
         routes.sort();
         routes
     }

@@ -1,9 +1,6 @@
 //! Which pod CIDRs of other nodes may be routed at all.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use kinesin_core::{
@@ -13,51 +10,51 @@ use kinesin_core::{
 
 /// What each peer's pod CIDRs came to.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Checked {
+pub(crate) struct Checked<'a> {
     /// Pod CIDRs that may be routed, and their peer.
-    pub(crate) good: BTreeMap<IpNet, String>,
+    pub(crate) good: BTreeMap<IpNet, &'a str>,
     /// Reasons against others, by peer.
-    pub(crate) bad: BTreeMap<String, Vec<String>>,
+    pub(crate) bad: BTreeMap<&'a str, Vec<String>>,
 }
 
 /// Checks every pod CIDR; `own` are further addresses of this node, as the kernel has them.
 ///
 /// A CIDR that is wrong by itself is left out before CIDRs are compared with each other, so that one node that claims
 /// half the world does not cut off the others.
-pub(crate) fn check(desired: &RoutingDesired, own: &[IpAddr]) -> Checked {
-    let mut checked = Checked::default();
-    let nodes: BTreeMap<IpAddr, &str> = desired
-        .peers
-        .iter()
-        .flat_map(|(name, peer)| peer.addresses.iter().map(move |ip| (*ip, name.as_str())))
-        .chain(desired.local.addresses.iter().chain(own).map(|ip| (*ip, desired.local.name.as_str())))
-        .collect();
+pub(crate) fn check<'a>(desired: &'a RoutingDesired, own: impl Iterator<Item = IpAddr>) -> Checked<'a> {
+    let local = desired.local.addresses.iter().copied().chain(own).map(|ip| (ip, desired.local.name.as_str()));
+    let of_peers = |(name, peer): (&'a String, &'a Peer)| peer.addresses.iter().map(move |ip| (*ip, name.as_str()));
+    let mut nodes: Vec<(IpAddr, &str)> = local.chain(desired.peers.iter().flat_map(of_peers)).collect();
+    // Stable: of those who claim one address, this node is the one to name.
+    nodes.sort_by_key(|(ip, _)| *ip);
 
-    let mut candidates: BTreeSet<(IpNet, &str)> = BTreeSet::new();
+    let mut checked = Checked::default();
+    let mut candidates: Vec<(IpNet, &str)> = Vec::new();
     for (name, peer) in &desired.peers {
-        let reasons = checked.bad.entry(name.clone()).or_default();
-        for cidr in wanted_cidrs(desired, peer, reasons) {
+        let mut reasons = Vec::new();
+        for cidr in wanted_cidrs(desired, peer, &mut reasons) {
             match refuse(cidr, desired, &nodes) {
                 Some(reason) => reasons.push(format!("pod CIDR {cidr} {reason}")),
-                None => {
-                    candidates.insert((cidr, name));
-                }
+                None => candidates.push((cidr, name.as_str())),
             }
+        }
+        if !reasons.is_empty() {
+            checked.bad.insert(name, reasons);
         }
     }
 
+    // A network comes right before what lies inside it.
+    candidates.sort_by_key(|(cidr, name)| (cidr.network(), cidr.prefix_len(), *name));
+    candidates.dedup();
     let clashes = clashes(&candidates);
-    for (cidr, name) in candidates {
-        match clashes.get(&(cidr, name)) {
-            Some((other, owner)) => checked.bad.entry(name.to_owned()).or_default().push(format!(
-                "pod CIDR {cidr} overlaps {other} of node {owner}; give one of the two another pod CIDR"
-            )),
-            None => {
-                checked.good.insert(cidr, name.to_owned());
-            }
-        }
+    let clash = |(cidr, name): &(IpNet, &'a str), (other, owner): &(IpNet, &str)| {
+        let reason = format!("pod CIDR {cidr} overlaps {other} of node {owner}; give one of the two another pod CIDR");
+        (*name, reason)
+    };
+    for (name, reason) in clashes.iter().map(|(entry, other)| clash(entry, other)) {
+        checked.bad.entry(name).or_default().push(reason);
     }
-    checked.bad.retain(|_, reasons| !reasons.is_empty());
+    checked.good = candidates.into_iter().filter(|entry| !clashes.contains_key(entry)).collect();
     checked
 }
 
@@ -78,7 +75,7 @@ fn wanted_cidrs(desired: &RoutingDesired, peer: &Peer, reasons: &mut Vec<String>
 }
 
 /// Why a pod CIDR cannot be routed, whatever the other peers have.
-fn refuse(cidr: IpNet, desired: &RoutingDesired, nodes: &BTreeMap<IpAddr, &str>) -> Option<String> {
+fn refuse(cidr: IpNet, desired: &RoutingDesired, nodes: &[(IpAddr, &str)]) -> Option<String> {
     if cidr.prefix_len() == 0 {
         return Some("is the default route; give the node a pod CIDR".to_owned());
     }
@@ -88,7 +85,8 @@ fn refuse(cidr: IpNet, desired: &RoutingDesired, nodes: &BTreeMap<IpAddr, &str>)
     if let Some(local) = desired.local.pod_cidrs.iter().find(|local| local.contains(&cidr) || cidr.contains(*local)) {
         return Some(format!("overlaps this node's pod CIDR {local}; give one of the two nodes another one"));
     }
-    let covered = nodes.range(cidr.network()..=cidr.broadcast()).next();
+    let next = nodes.partition_point(|(ip, _)| *ip < cidr.network());
+    let covered = nodes.get(next).filter(|(ip, _)| *ip <= cidr.broadcast());
     covered.map(|(ip, name)| format!("covers {ip}, an address of node {name}; give the node another pod CIDR"))
 }
 
@@ -103,14 +101,12 @@ fn is_unicast(ip: IpAddr) -> bool {
     !special && !link_local
 }
 
-/// Each CIDR that overlaps one of another peer, with one that it overlaps.
-fn clashes<'a>(candidates: &BTreeSet<(IpNet, &'a str)>) -> BTreeMap<(IpNet, &'a str), (IpNet, &'a str)> {
-    let mut sorted: Vec<(IpNet, &str)> = candidates.iter().copied().collect();
-    // A network comes right before what lies inside it, so one pass with the open networks on a stack is enough.
-    sorted.sort_by_key(|(cidr, name)| (cidr.network(), cidr.prefix_len(), *name));
+/// Each CIDR that overlaps one of another peer, with one that it overlaps. They are in order of their networks, wider ones
+/// first, so that one pass with the open networks on a stack is enough.
+fn clashes<'a>(sorted: &[(IpNet, &'a str)]) -> BTreeMap<(IpNet, &'a str), (IpNet, &'a str)> {
     let mut found = BTreeMap::new();
     let mut open: Vec<(IpNet, &str)> = Vec::new();
-    for entry in sorted {
+    for entry in sorted.iter().copied() {
         while open.last().is_some_and(|(outer, _)| !outer.contains(&entry.0)) {
             open.pop();
         }
@@ -155,7 +151,8 @@ mod tests {
 
     fn outcome(peers: &[(&str, &str, &[&str])]) -> (Vec<String>, Vec<String>) {
         let own = ["172.17.0.1".parse().expect("an address")];
-        let checked = check(&desired(Families::DUAL, peers), &own);
+        let desired = desired(Families::DUAL, peers);
+        let checked = check(&desired, own.into_iter());
         let good = checked.good.iter().map(|(cidr, name)| format!("{name} {cidr}")).collect();
         let bad = checked.bad.iter().map(|(name, reasons)| format!("{name}: {}", reasons.join("; "))).collect();
         (good, bad)
@@ -208,7 +205,8 @@ mod tests {
     fn a_node_without_usable_pod_cidr_is_reported() {
         let v4 = Families { v4: true, v6: false };
         let peers: [(&str, &str, &[&str]); 2] = [("a", "192.168.10.101", &[]), ("b", "192.168.10.102", &["fd00::/64"])];
-        let checked = check(&desired(v4, &peers), &[]);
+        let desired = desired(v4, &peers);
+        let checked = check(&desired, std::iter::empty());
         assert_eq!(checked.bad["a"], ["it has no pod CIDR yet"]);
         assert_eq!(checked.bad["b"], ["its pod CIDRs are of a family that is switched off on this node"]);
         assert!(checked.good.is_empty());

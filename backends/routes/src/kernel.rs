@@ -1,58 +1,69 @@
-//! One reading of the kernel's devices, addresses and routes.
+//! The kernel's devices, addresses and routes, as this node's routing sees them.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use kinesin_core::routing::{Peer, RoutingError};
 use kinesin_core::values::Family;
-use kinesin_netlink::{Link, Netlink, NetlinkError, Route};
+use kinesin_netlink::{Link, Mirror, MirrorSpec, NetlinkError, Route, Seen, TABLE_MAIN};
 
-use crate::{
-    ledger::{Entries, Entry},
-    plan::route_of,
-};
+use crate::{ledger::Entry, plan::route_of};
 
-/// One reading of the kernel.
+/// What the kernel has, without asking it for everything at every turn.
 #[derive(Debug)]
 pub struct Kernel {
-    links: Vec<Link>,
-    /// Each with the index of its device.
-    addresses: Vec<(u32, IpAddr)>,
-    routes: Vec<Route>,
+    mirror: Mirror,
+    /// Addresses of this node.
+    own: BTreeSet<IpAddr>,
 }
 
 impl Kernel {
-    pub(crate) async fn read(netlink: &Netlink) -> Result<Self, RoutingError> {
-        let links = netlink.links().await.map_err(netlink_error)?;
-        let addresses = netlink.addresses().await.map_err(netlink_error)?;
-        let routes = netlink.routes().await.map_err(netlink_error)?;
-        let addresses = addresses.iter().map(|(index, address)| (*index, address.addr())).collect();
-        Ok(Self { links, addresses, routes })
+    pub(crate) fn open(spec: MirrorSpec) -> Result<Self, RoutingError> {
+        Ok(Self { mirror: Mirror::new(spec).map_err(netlink_error)?, own: BTreeSet::new() })
     }
 
-    /// Every unicast route.
+    /// Brings it up to date; the answer is what is different.
+    pub(crate) async fn look(&mut self) -> Result<Seen, RoutingError> {
+        let seen = self.mirror.look().await.map_err(netlink_error)?;
+        if seen.devices {
+            self.own = self.mirror.addresses().iter().map(|(_, address)| address.addr()).collect();
+        }
+        Ok(seen)
+    }
+
+    /// Makes the next look read everything.
+    pub(crate) fn distrust(&mut self) {
+        self.mirror.distrust();
+    }
+
+    /// How often every route was read.
+    pub(crate) fn readings(&self) -> u64 {
+        self.mirror.readings()
+    }
+
+    /// Every unicast route with one next hop, in order of their destinations.
     #[must_use]
-    pub fn routes(&self) -> &[Route] {
-        &self.routes
+    pub fn routes(&self) -> &BTreeSet<Route> {
+        self.mirror.routes()
     }
 
     /// The device of this name.
     #[must_use]
     pub fn device(&self, name: &str) -> Option<&Link> {
-        self.links.iter().find(|link| link.name == name)
+        self.mirror.links().iter().find(|link| link.name == name)
     }
 
     /// The name of a device; its index if there is none.
     #[must_use]
     pub fn device_name(&self, index: u32) -> String {
-        let link = self.links.iter().find(|link| link.index == index);
+        let link = self.mirror.links().iter().find(|link| link.index == index);
         link.map_or_else(|| index.to_string(), |link| link.name.clone())
     }
 
     /// Whether a device has this address.
     #[must_use]
     pub fn has_address(&self, device: u32, address: IpAddr) -> bool {
-        self.addresses.contains(&(device, address))
+        self.mirror.addresses().iter().any(|(index, found)| *index == device && found.addr() == address)
     }
 
     /// Indices of the uplinks that can carry anything, in the given order.
@@ -80,7 +91,7 @@ impl Kernel {
     pub fn node_address(&self, peer: &Peer, family: Family) -> Result<Option<IpAddr>, String> {
         let node = peer.addresses.iter().copied().find(|ip| Family::of(ip) == family);
         match node {
-            Some(node) if self.own_addresses().any(|own| own == node) => {
+            Some(node) if self.own.contains(&node) => {
                 Err(format!("{node}, the address of its node, is this node's own; correct its InternalIP"))
             }
             node => Ok(node),
@@ -88,21 +99,21 @@ impl Kernel {
     }
 
     pub(crate) fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.addresses.iter().map(|(_, address)| *address)
+        self.own.iter().copied()
     }
 
-    pub(crate) fn has(&self, route: &Route) -> bool {
-        self.routes.contains(route)
+    /// The routes of the main table to exactly this destination.
+    pub(crate) fn routes_to(&self, dst: IpNet) -> Vec<&Route> {
+        self.mirror.routes_to(dst).filter(|route| route.table == TABLE_MAIN).collect()
     }
 
     pub(crate) fn entry(&self, route: &Route) -> Entry {
         Entry { via: route.via, device: self.device_name(route.dev), src: route.src, mtu_bytes: route.mtu }
     }
 
-    /// The listed routes as they were made. The routes of a device that is gone went with it, and index 0 is nobody's.
-    pub(crate) fn routes_of(&self, entries: &Entries) -> BTreeMap<IpNet, Route> {
-        let index = |name: &str| self.device(name).map_or(0, |link| link.index);
-        entries.iter().map(|(dst, entry)| (*dst, route_of(*dst, entry, index(&entry.device)))).collect()
+    /// A listed route as it was made. The routes of a device that is gone went with it, and index 0 is nobody's.
+    pub(crate) fn route_of(&self, dst: IpNet, entry: &Entry) -> Route {
+        route_of(dst, entry, self.device(&entry.device).map_or(0, |link| link.index))
     }
 }
 

@@ -1,6 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+mod pathfinder;
+
 mod cidrs;
+
+mod outcome;
 
 mod plan;
 
@@ -8,11 +12,9 @@ mod ledger;
 
 mod kernel;
 
-mod outcome;
-
 mod keeper;
 
-pub use keeper::{Keeper, Turn};
 pub use kernel::Kernel;
 pub use outcome::{Outcome, Way};
+pub use pathfinder::{Pathfinder, RouteKeeping};
 pub use plan::bare_route;

@@ -1,9 +1,9 @@
-//! What a backend wants, and what came of it.
+//! The ways that a backend has found to other nodes' pods, and the reasons against others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use kinesin_core::routing::{Path, RoutingReport};
+use kinesin_core::routing::Path;
 use kinesin_netlink::Route;
 
 /// The way to one pod CIDR.
@@ -15,31 +15,23 @@ pub struct Way {
     pub route: Option<Route>,
 }
 
-/// What is wanted, and what came of it.
+/// What is wanted.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    peers: BTreeSet<String>,
     pub(crate) routes: BTreeMap<IpNet, Route>,
-    paths: BTreeMap<IpNet, (String, Path)>,
-    unreachable: BTreeMap<String, BTreeSet<String>>,
-    /// What could not be removed.
-    pub(crate) left: Vec<String>,
+    pub(crate) paths: BTreeMap<IpNet, Path>,
+    pub(crate) unreachable: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Outcome {
-    /// Nothing yet for these peers, which are those that the report speaks of.
-    pub(crate) fn of(peers: BTreeSet<String>) -> Self {
-        Self { peers, ..Self::default() }
-    }
-
     /// Takes the way to a peer's pod CIDR, or the reason why there is none.
     pub fn take(&mut self, peer: &str, cidr: IpNet, way: Result<Way, String>) {
         match way {
             Ok(Way { path, route }) => {
-                self.paths.insert(cidr, (peer.to_owned(), path));
+                self.paths.insert(cidr, path);
                 self.routes.extend(route.map(|route| (cidr, route)));
             }
-            Err(reason) => self.refuse(peer, format!("pod CIDR {cidr}: {reason}")),
+            Err(reason) => self.refuse(peer, refusal(cidr, &reason)),
         }
     }
 
@@ -47,22 +39,15 @@ impl Outcome {
         self.unreachable.entry(peer.to_owned()).or_default().insert(reason);
     }
 
-    /// Turns the path to a pod CIDR into a reason against it.
-    pub(crate) fn fail(&mut self, dst: IpNet, reason: &str) {
-        if let Some((name, _)) = self.paths.remove(&dst) {
-            self.refuse(&name, format!("pod CIDR {dst}: {reason}"));
-        }
+    /// Destinations whose routes are not the same as before.
+    pub(crate) fn differs_from<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = IpNet> + 'a {
+        let changed = self.routes.iter().filter(|(dst, route)| before.routes.get(dst) != Some(route));
+        let gone = before.routes.keys().filter(|dst| !self.routes.contains_key(dst));
+        changed.map(|(dst, _)| *dst).chain(gone.copied())
     }
+}
 
-    pub(crate) fn report(self, changes: usize) -> RoutingReport {
-        let unreachable = self.unreachable.into_iter();
-        RoutingReport {
-            paths: self.paths.into_values().map(|(_, path)| path).collect(),
-            unreachable: unreachable
-                .filter(|(name, _)| self.peers.contains(name))
-                .map(|(name, reasons)| (name, reasons.into_iter().collect::<Vec<_>>().join("; ")))
-                .collect(),
-            changes,
-        }
-    }
+/// A reason against one pod CIDR.
+pub(crate) fn refusal(cidr: IpNet, reason: &str) -> String {
+    format!("pod CIDR {cidr}: {reason}")
 }

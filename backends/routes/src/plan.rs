@@ -1,9 +1,7 @@
 //! What has to change in the kernel; pure.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use ipnet::IpNet;
-use kinesin_netlink::{Route, TABLE_MAIN};
+use kinesin_netlink::Route;
 
 use crate::ledger::Entry;
 
@@ -23,21 +21,15 @@ pub(crate) enum Change {
     Remove(Route),
 }
 
-impl Change {
-    /// The destination of a route that this step makes.
-    pub(crate) fn made(&self) -> Option<IpNet> {
-        match self {
-            Self::Add(route) | Self::PutBack(route) => Some(route.dst),
-            Self::Remove(_) => None,
-        }
-    }
-}
-
-/// The steps, and what another program's routes stand in the way of.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
-    pub(crate) changes: Vec<Change>,
-    pub(crate) blocked: BTreeMap<IpNet, Route>,
+/// What is to be done about one destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing: it is as it should be, or somebody else's now.
+    Nothing,
+    /// This.
+    Do(Change),
+    /// Another program's route stands in the way.
+    Blocked(Route),
 }
 
 /// A route as a backend makes it.
@@ -52,8 +44,8 @@ pub fn bare_route(dst: IpNet, dev: u32) -> Route {
     Route { metric, ..Route::new(dst, dev, PROTOCOL) }
 }
 
-/// Compares the desired routes with the kernel's; `listed` are those that an earlier `apply` made, `others` those that other
-/// backends of this node made.
+/// Compares the routes to one destination: the one that is desired, the one that an earlier `apply` made (`listed`), those
+/// that other backends of this node made, and those that the kernel's main table has.
 ///
 /// - A listed route that is no longer desired goes, unless it has been altered, or another backend has listed it as it
 ///   stands: then it is somebody else's now.
@@ -61,43 +53,23 @@ pub fn bare_route(dst: IpNet, dev: u32) -> Route {
 /// - What another backend of this node made is replaced without a gap: a peer changes its carrier.
 /// - Whatever else holds the place of a desired route stays; the destination is blocked, unless that route does the
 ///   same job.
-pub(crate) fn plan(
-    desired: &BTreeMap<IpNet, Route>,
-    listed: &BTreeMap<IpNet, Route>,
-    others: &[Route],
-    actual: &[Route],
-) -> Plan {
-    let mut plan = Plan::default();
-    let wanted: BTreeSet<IpNet> = desired.keys().chain(listed.keys()).copied().collect();
-    let mut places: BTreeMap<IpNet, Vec<&Route>> = BTreeMap::new();
-    for route in actual.iter().filter(|route| route.table == TABLE_MAIN && wanted.contains(&route.dst)) {
-        places.entry(route.dst).or_default().push(route);
+pub(crate) fn plan(desired: Option<&Route>, listed: Option<&Route>, others: &[Route], actual: &[&Route]) -> Step {
+    let Some(route) = desired else {
+        return match listed {
+            Some(ours) if actual.contains(&ours) && !others.contains(ours) => Step::Do(Change::Remove(ours.clone())),
+            _ => Step::Nothing,
+        };
+    };
+    if actual.contains(&route) {
+        return Step::Nothing;
     }
-    let at = |dst: &IpNet| places.get(dst).map(Vec::as_slice).unwrap_or_default();
-
-    for (dst, ours) in listed {
-        let next = desired.get(dst);
-        // One that only leads elsewhere now is replaced below, without a gap.
-        if next.is_none() && at(dst).contains(&ours) && !others.contains(ours) {
-            plan.changes.push(Change::Remove(ours.clone()));
-        }
+    match actual.iter().find(|found| found.metric == route.metric) {
+        _ if listed.is_some() => Step::Do(Change::PutBack(route.clone())),
+        None => Step::Do(Change::Add(route.clone())),
+        Some(other) if others.contains(other) => Step::Do(Change::PutBack(route.clone())),
+        Some(other) if (other.via, other.dev) == (route.via, route.dev) => Step::Nothing,
+        Some(other) => Step::Blocked((*other).clone()),
     }
-    for (dst, route) in desired {
-        if at(dst).contains(&route) {
-            continue;
-        }
-        let holder = at(dst).iter().find(|found| found.metric == route.metric);
-        match holder {
-            _ if listed.contains_key(dst) => plan.changes.push(Change::PutBack(route.clone())),
-            None => plan.changes.push(Change::Add(route.clone())),
-            Some(other) if others.contains(other) => plan.changes.push(Change::PutBack(route.clone())),
-            Some(other) if (other.via, other.dev) == (route.via, route.dev) => {}
-            Some(other) => {
-                plan.blocked.insert(*dst, (*other).clone());
-            }
-        }
-    }
-    plan
 }
 
 #[cfg(test)]
@@ -112,81 +84,50 @@ mod tests {
         Route { via: Some(via.parse().expect("an address")), ..bare_route(net(dst), 2) }
     }
 
-    fn by_dst(routes: &[Route]) -> BTreeMap<IpNet, Route> {
-        routes.iter().map(|route| (route.dst, route.clone())).collect()
-    }
-
     #[test]
     fn each_state_of_one_route_has_its_step() {
-        let ours = route("10.244.1.0/24", "10.0.0.11");
-        let elsewhere = route("10.244.1.0/24", "10.0.0.99");
-        let by_hand = Route { protocol: 4, ..ours.clone() };
-        let other_metric = Route { metric: 100, ..elsewhere.clone() };
-        let other_table = Route { table: 100, ..ours.clone() };
-        let altered = Route { mtu: Some(1280), ..ours.clone() };
-        let add = || vec![Change::Add(ours.clone())];
-        let put_back = || vec![Change::PutBack(ours.clone())];
-        let none: &[Route] = &[];
-        let one = std::slice::from_ref(&ours);
-        type Case<'a> = (&'a str, &'a [Route], &'a [Route], &'a [Route], Vec<Change>, usize);
+        let ours = &route("10.244.1.0/24", "10.0.0.11");
+        let elsewhere = &route("10.244.1.0/24", "10.0.0.99");
+        let by_hand = &Route { protocol: 4, ..ours.clone() };
+        let other_metric = &Route { metric: 100, ..elsewhere.clone() };
+        let altered = &Route { mtu: Some(1280), ..ours.clone() };
+        let put_back = |route: &Route| Step::Do(Change::PutBack(route.clone()));
+        let (add, remove) = (Step::Do(Change::Add(ours.clone())), Step::Do(Change::Remove(ours.clone())));
+        type Case<'a> = (&'a str, Option<&'a Route>, Option<&'a Route>, &'a [&'a Route], Step);
         let cases: [Case<'_>; 14] = [
-            ("new", one, none, none, add(), 0),
-            ("there", one, one, one, vec![], 0),
-            ("there, list lost", one, none, one, vec![], 0),
-            ("lost from the kernel", one, one, none, put_back(), 0),
-            ("next hop altered", one, one, std::slice::from_ref(&elsewhere), put_back(), 0),
-            ("mtu altered", one, one, std::slice::from_ref(&altered), put_back(), 0),
-            ("protocol altered", one, one, std::slice::from_ref(&by_hand), put_back(), 0),
-            (
-                "moved by the cluster",
-                std::slice::from_ref(&elsewhere),
-                one,
-                one,
-                vec![Change::PutBack(elsewhere.clone())],
-                0,
-            ),
-            ("foreign in its place", one, none, std::slice::from_ref(&elsewhere), vec![], 1),
-            ("foreign that does the same job", one, none, std::slice::from_ref(&by_hand), vec![], 0),
-            ("foreign with another metric", one, none, std::slice::from_ref(&other_metric), add(), 0),
-            ("foreign in another table", one, none, std::slice::from_ref(&other_table), add(), 0),
-            ("no longer wanted", none, one, one, vec![Change::Remove(ours.clone())], 0),
-            ("no longer wanted and altered", none, one, std::slice::from_ref(&elsewhere), vec![], 0),
+            ("new", Some(ours), None, &[], add.clone()),
+            ("there", Some(ours), Some(ours), &[ours], Step::Nothing),
+            ("there, list lost", Some(ours), None, &[ours], Step::Nothing),
+            ("lost from the kernel", Some(ours), Some(ours), &[], put_back(ours)),
+            ("next hop altered", Some(ours), Some(ours), &[elsewhere], put_back(ours)),
+            ("mtu altered", Some(ours), Some(ours), &[altered], put_back(ours)),
+            ("protocol altered", Some(ours), Some(ours), &[by_hand], put_back(ours)),
+            ("moved by the cluster", Some(elsewhere), Some(ours), &[ours], put_back(elsewhere)),
+            ("foreign in its place", Some(ours), None, &[elsewhere], Step::Blocked(elsewhere.clone())),
+            ("foreign that does the same job", Some(ours), None, &[by_hand], Step::Nothing),
+            ("foreign with another metric", Some(ours), None, &[other_metric], add),
+            ("no longer wanted", None, Some(ours), &[ours], remove),
+            ("no longer wanted and altered", None, Some(ours), &[elsewhere], Step::Nothing),
+            ("foreign, and wanted by nobody", None, None, &[elsewhere], Step::Nothing),
         ];
-        for (what, desired, listed, actual, changes, blocked) in cases {
-            let plan = plan(&by_dst(desired), &by_dst(listed), &[], actual);
-            assert_eq!((plan.changes, plan.blocked.len()), (changes, blocked), "{what}");
+        for (what, desired, listed, actual, step) in cases {
+            assert_eq!(plan(desired, listed, &[], actual), step, "{what}");
         }
-    }
-
-    #[test]
-    fn foreign_routes_that_nobody_wants_are_not_touched() {
-        let foreign = [route("10.9.0.0/16", "10.0.0.1"), route("fd09::/64", "fd00::1")];
-        assert_eq!(plan(&BTreeMap::new(), &BTreeMap::new(), &[], &foreign), Plan::default());
     }
 
     #[test]
     fn a_route_changes_hands_in_one_step() {
         let native = route("10.244.1.0/24", "10.0.0.11");
         let tunnel = Route { dev: 7, mtu: Some(1450), ..route("10.244.1.0/24", "10.244.0.5") };
-        let none = BTreeMap::new();
-        let taken = plan(
-            &by_dst(std::slice::from_ref(&tunnel)),
-            &none,
-            std::slice::from_ref(&native),
-            std::slice::from_ref(&native),
-        );
-        assert_eq!(taken, Plan { changes: vec![Change::PutBack(tunnel.clone())], blocked: BTreeMap::new() });
+        let taken = plan(Some(&tunnel), None, std::slice::from_ref(&native), &[&native]);
+        assert_eq!(taken, Step::Do(Change::PutBack(tunnel.clone())));
         // The one that had it finds it altered, and leaves it.
-        assert_eq!(
-            plan(&none, &by_dst(std::slice::from_ref(&native)), &[], std::slice::from_ref(&tunnel)),
-            Plan::default()
-        );
+        assert_eq!(plan(None, Some(&native), &[], &[&tunnel]), Step::Nothing);
         // Two tunnels' routes may be the same: then nothing changes, and who loses it leaves it.
-        let same = by_dst(std::slice::from_ref(&tunnel));
         let one = std::slice::from_ref(&tunnel);
-        assert_eq!(plan(&same, &none, one, one), Plan::default());
-        assert_eq!(plan(&none, &same, one, one), Plan::default());
-        assert_eq!(plan(&none, &same, &[], one).changes, [Change::Remove(tunnel.clone())]);
+        assert_eq!(plan(Some(&tunnel), None, one, &[&tunnel]), Step::Nothing);
+        assert_eq!(plan(None, Some(&tunnel), one, &[&tunnel]), Step::Nothing);
+        assert_eq!(plan(None, Some(&tunnel), &[], &[&tunnel]), Step::Do(Change::Remove(tunnel.clone())));
     }
 
     #[test]

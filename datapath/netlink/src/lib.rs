@@ -12,6 +12,7 @@ mod feature;
 mod filter;
 mod handle;
 mod link;
+mod mirror;
 mod neighbour;
 mod netns;
 mod route;
@@ -24,6 +25,7 @@ pub use feature::{BEFORE_TUNNELS, TUNNEL_SEGMENTATION, driver_of, has_feature, s
 pub use filter::BpfFilter;
 pub use handle::Netlink;
 pub use link::{Link, LinkKind, TunnelKind, TunnelSpec, VethSpec};
+pub use mirror::{Mirror, MirrorSpec, Seen, routes_to};
 pub use netns::NetNs;
 pub use route::{Route, RouteScope, TABLE_MAIN};
 pub use sysctl::{Sysctl, SysctlError};
