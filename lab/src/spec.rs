@@ -18,8 +18,6 @@ const MAX_NODES: usize = 100;
 const MAX_SEGMENTS: usize = 9;
 /// The first node's address ends so, in both families.
 const FIRST_HOST: u8 = 100;
-/// What is added to that when a node comes back under another address.
-const MOVED: u8 = 100;
 /// Port of the API server on the underlay.
 pub(crate) const API_PORT: u16 = 6443;
 /// The programs that nodes run.
@@ -226,8 +224,13 @@ pub(crate) fn node_addresses(families: Families, segments: usize, index: usize) 
 
 /// Other addresses in the same networks, for a node that moves; moved again, it is back.
 pub(crate) fn moved(addresses: &[IpNet]) -> Vec<IpNet> {
-    // Both families' host parts read alike, and the sum stays within a byte for every node that `validate` admits.
-    let other = |host: u8| if host >= FIRST_HOST + MOVED { host - MOVED } else { host + MOVED };
+    // What nodes leave free of a byte: 200 and more for the first of them, 2 and more for the rest; and back.
+    let other = |host: u8| match host {
+        200.. => host - FIRST_HOST,
+        155.. => host - 153,
+        FIRST_HOST.. => host + FIRST_HOST,
+        _ => host + 153,
+    };
     let moved = |net: &IpNet| match net.addr() {
         IpAddr::V4(ip) => {
             let [a, b, c, host] = ip.octets();
