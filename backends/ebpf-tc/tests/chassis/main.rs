@@ -4,6 +4,7 @@
 
 mod attachments;
 mod contract;
+mod disturbed;
 mod errors;
 mod healing;
 mod node;
@@ -13,6 +14,7 @@ mod pod;
 mod router;
 mod slot;
 mod spoofing;
+mod stock;
 mod sys;
 mod trial;
 mod tunnel_device;

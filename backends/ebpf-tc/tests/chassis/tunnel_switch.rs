@@ -17,7 +17,7 @@ use crate::{
 const A_WHILE: Duration = Duration::from_millis(60);
 
 /// `node` sends to `peer` by another carrier from now on.
-fn send_by(node: &mut Node, peer: &Node, carrier: Carrier, under: Family) {
+pub(crate) fn send_by(node: &mut Node, peer: &Node, carrier: Carrier, under: Family) {
     let next = |prefix: &ipnet::IpNet| {
         let family = if carrier == Carrier::Native { Family::of_net(prefix) } else { under };
         let to = underlay(peer, family);
