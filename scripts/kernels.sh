@@ -4,7 +4,8 @@
 #   $vm/qemu         starts the emulator
 #   $vm/busybox      all other programs of a virtual machine
 #   $vm/newest       the release that was Debian's newest when it was looked up
-#   $vm/<release>    vmlinuz, modules.cpio with what a lab needs, and package, which says where they come from
+#   $vm/<release>    vmlinuz, modules.cpio with what a lab needs, modules, which names those, and package, which says where
+#                    they come from
 #
 # All are packages, unpacked only: nothing is installed on the machine.
 
@@ -16,7 +17,7 @@ kernel_suites=(bullseye bookworm trixie trixie-backports)
 # The flavour for virtual machines: small, and it has all that is needed here.
 kernel_flavour=cloud-amd64
 # Whatever else a lab needs is built into these kernels, or into some of them.
-kernel_modules=(bridge veth overlay cls_bpf sch_ingress)
+kernel_modules=(bridge veth overlay cls_bpf sch_ingress vxlan geneve sch_netem)
 
 # Sets `releases` to what the names mean, after fetching what is missing.
 #
@@ -36,7 +37,7 @@ need_kernels() {
             look_into_debian
             release=$(kernel_offered "$name")
             [[ -n $release ]] || die "kernels: Debian (${kernel_suites[*]}) has no kernel '$name': ./x kernels --list"
-            [[ -f $vm/$release/package ]] || fetch_kernel "$release"
+            is_kernel_whole "$release" || fetch_kernel "$release"
             [[ $name != newest ]] || echo "$release" >"$vm/newest"
         fi
         releases+=("$release")
@@ -46,11 +47,18 @@ need_kernels() {
 
 # The newest release of that name that is here.
 kernel_here() {
+    local release
     if [[ $1 == newest ]]; then
-        if [[ -s $vm/newest ]]; then cat "$vm/newest"; fi
-        return
+        if [[ -s $vm/newest ]]; then release=$(<"$vm/newest"); fi
+    else
+        release=$(find "$vm" -mindepth 2 -maxdepth 2 -name package -printf '%h\n' 2>/dev/null | sed 's|.*/||' | newest_kernel "$1")
     fi
-    find "$vm" -mindepth 2 -maxdepth 2 -name package -printf '%h\n' 2>/dev/null | sed 's|.*/||' | newest_kernel "$1"
+    if [[ -n ${release:-} ]] && is_kernel_whole "$release"; then echo "$release"; fi
+}
+
+# Whether it is here with all the modules that are wanted today.
+is_kernel_whole() {
+    [[ -f $vm/$1/package && -f $vm/$1/modules && $(<"$vm/$1/modules") == "${kernel_modules[*]}" ]]
 }
 
 # The newest release of that name that Debian has.
@@ -120,7 +128,8 @@ keep_kernel() {
         number=$((number + 1))
         unpack_module "$modules/$release/$module" "$scratch/kernel/image/modules/$number-${module##*/}" || return
     done < <(modules_in_order "$modules/$release/modules.dep")
-    pack "$scratch/kernel/image" "$new/modules.cpio" && echo "$2" >"$new/package" &&
+    pack "$scratch/kernel/image" "$new/modules.cpio" && echo "${kernel_modules[*]}" >"$new/modules" &&
+        echo "$2" >"$new/package" &&
         rm -rf "${vm:?}/$release" && mv "$new" "$vm/$release" && rm -rf "$scratch/kernel"
 }
 
@@ -227,14 +236,21 @@ busybox_from_package() {
 
 # --- The image ---
 
-# Sets `packet_tests` to the tests that run packets through the programs; as `./x test` builds them.
-build_packet_tests() {
+# Sets `packet_tests` to the tests that run packets through the programs, and `chassis_tests` to those with real traffic; as
+# `./x test` builds them.
+build_tests() {
     local log
     need_scratch
-    log=$scratch/packet-tests.json
-    cargo test --workspace --test test_run --no-run --message-format=json-render-diagnostics >"$log" || return
-    packet_tests=$(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$log" | tail -n 1)
-    [[ -n $packet_tests ]]
+    log=$scratch/tests.json
+    cargo test --workspace --test test_run --test chassis --no-run --message-format=json-render-diagnostics >"$log" || return
+    packet_tests=$(test_program test_run "$log")
+    chassis_tests=$(test_program chassis "$log")
+    [[ -n $packet_tests && -n $chassis_tests ]]
+}
+
+# test_program NAME FILE: where cargo says that it has put it.
+test_program() {
+    sed -nE 's/.*"kind":\["test"\][^{}]*"name":"'"$1"'".*"executable":"([^"]*)".*/\1/p' "$2" | tail -n 1
 }
 
 # put_program FILE IMAGE NAME: with what it is linked with.
@@ -246,7 +262,7 @@ put_program() {
     done < <(ldd "$1" | grep -oE '/[^ ]+')
 }
 
-# make_image DIRECTORY FILE: the programs of that directory, the tests with packets, and busybox.
+# make_image DIRECTORY FILE: the programs of that directory, the tests, and busybox.
 make_image() {
     local programs=$1 file=$2 image program
     need_scratch
@@ -257,7 +273,7 @@ make_image() {
     for program in kinesin kinesin-agent kinesin-operator kinesin-cni kinesin-kernels; do
         put_program "$programs/$program" "$image" "$program" || return
     done
-    put_program "$packet_tests" "$image" kinesin-test-run || return
+    put_program "$packet_tests" "$image" kinesin-test-run && put_program "$chassis_tests" "$image" kinesin-test-chassis || return
     # The programs' client wants some, though there is nobody to trust in the machine.
     mkdir -p "$image/etc/ssl/certs" && cp -L /etc/ssl/certs/ca-certificates.crt "$image/etc/ssl/certs/" || return
     pack "$image" "$file.new" && mv "$file.new" "$file" && rm -rf "$image"
@@ -290,7 +306,7 @@ kernels() {
     phase bootstrap bootstrap
     need_kernels "$look" "${names[@]}"
     build
-    phase "tests with packets" build_packet_tests
+    phase "tests with packets and tunnels" build_tests
     phase "image of the programs" make_image "$(dirname "$(binary kinesin)")" "$image"
     say_times
     become "$(binary kinesin-kernels)" run --kernels "$vm" --qemu "$vm/qemu" --image "$image" "${options[@]}" -- "${releases[@]}"

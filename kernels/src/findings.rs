@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     labs::SETUPS,
     message::{Answer, Step},
+    tunnels::{self, TESTS},
 };
 
 /// Half of what a verifier goes through before it gives up (`BPF_COMPLEXITY_LIMIT_INSNS`, kernel 5.2): beyond it another
@@ -27,6 +28,8 @@ pub(crate) struct Findings {
     pub(crate) programs: Vec<Program>,
     /// How many of the tests with packets passed, or how they failed.
     pub(crate) packets: Option<Result<usize, String>>,
+    /// Which of the tests of tunnels passed.
+    pub(crate) tunnels: Option<[bool; TESTS.len()]>,
     /// What the agent says where it cannot run.
     pub(crate) refusal: Option<String>,
     /// What came of each lab.
@@ -108,6 +111,10 @@ impl Findings {
         found.health = found.read(answer(&Step::Doctor)).unwrap_or_default();
         found.programs = found.read(answer(&Step::Trial)).unwrap_or_default();
         found.packets = answer(&Step::Packets).map(packets);
+        if let Some(outcome) = answer(&Step::Tunnels).map(tunnels::outcome) {
+            found.tunnels = Some(outcome.passed);
+            found.faults.extend(outcome.faults);
+        }
         if let Some(refusal) = answer(&Step::Refusal) {
             found.refuse(refusal);
         }
@@ -148,6 +155,9 @@ impl Findings {
             Some(Ok(_)) => {}
             Some(Err(failure)) => self.faults.push(format!("packets: {failure}")),
             None => self.faults.push("packets: not tried".to_owned()),
+        }
+        if self.tunnels.is_none() {
+            self.faults.push("tunnels: not tried".to_owned());
         }
         for setup in SETUPS {
             if !self.labs.iter().any(|lab| lab.setup == setup.name && lab.passed()) {

@@ -16,6 +16,7 @@ use kinesin_agent_api::types::BackendHealth;
 use crate::{
     labs::{NODES, SETUPS, Setup, WORKER},
     message::{Answer, Message, Step},
+    tunnels::FILTERS,
 };
 
 /// Where the programs are in the image; `kernels/guest/init` has it on its PATH.
@@ -24,6 +25,8 @@ const BIN: &str = "/opt/kinesin";
 const PATIENCE: u32 = 60;
 /// Seconds for the tests of `backends/ebpf-tc/tests/test_run`.
 const PACKETS: u32 = 300;
+/// Seconds for the tests of [`crate::tunnels`].
+const TUNNELS: u32 = 300;
 /// Seconds for a lab to come up; it gives up by itself before.
 const UP: u32 = 240;
 /// How often a lab may try: it gives up when one of its parts takes a minute, which may happen on an emulated machine of a
@@ -51,6 +54,8 @@ pub fn main(report: &Path) -> io::Result<()> {
     if is_refused(&doctor) {
         line.step(Step::Refusal, REFUSAL, &["kinesin-agent", "--k8s-node-name", WORKER])?;
     } else {
+        let words = [&["kinesin-test-chassis", "--test-threads", "1"][..], &FILTERS].concat();
+        line.step(Step::Tunnels, TUNNELS, &words)?;
         for setup in SETUPS {
             lab(&mut line, setup)?;
         }
@@ -111,7 +116,9 @@ impl Line {
         let begun = Instant::now();
         let limit = seconds.to_string();
         let mut command = Command::new("timeout");
-        let output = command.args(["-s", "KILL", limit.as_str()]).args(words).env("PATH", path()).output();
+        command.args(["-s", "KILL", limit.as_str()]).args(words).env("PATH", path());
+        // What a test cannot do here is a fault: these kernels have all that there is.
+        let output = command.env("KINESIN_REQUIRE_TUNNEL_DEVICES", "1").output();
         let (code, stdout, mut stderr) = match &output {
             Ok(output) => (output.status.code(), text(&output.stdout, REPORT), text(&output.stderr, TOLD)),
             Err(error) => (None, String::new(), format!("{words:?} cannot be started: {error}")),

@@ -1,29 +1,43 @@
-//! The labs that each kernel gets: together they run every backend and every way of attaching programs.
+//! The labs that each kernel gets: together they run every backend and every way of attaching programs, in no more labs
+//! than there are backends of one kind.
 
 /// One lab of two nodes, with both address families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Setup {
     /// Name, which is that of the IPAM backend.
     pub(crate) name: &'static str,
+    /// The routing backend.
+    pub(crate) routing: &'static str,
     /// What else is special, for the page.
-    pub(crate) attachment: &'static str,
+    pub(crate) options: &'static str,
     /// The chart's values.
     pub(crate) values: &'static str,
 }
 
 /// All of them.
 pub(crate) const SETUPS: [Setup; 3] = [
-    Setup { name: "host_scope", attachment: "as it is by default", values: r#"{"backends": {"ipam": "host_scope"}}"# },
+    Setup {
+        name: "host_scope",
+        routing: "vxlan",
+        options: "as it is by default",
+        values: r#"{"backends": {"ipam": "host_scope", "routing": "vxlan"}}"#,
+    },
     Setup {
         name: "cluster_pool",
-        attachment: "`endpointAttach: link`",
-        values: r#"{"backends": {"ipam": "cluster_pool"}, "backendConfig": {"ebpf": {"endpointAttach": "link"}}}"#,
+        routing: "geneve",
+        options: "`endpointAttach: link`, `underlayProtocol: ipv6`",
+        values: r#"{
+            "backends": {"ipam": "cluster_pool", "routing": "geneve"},
+            "backendConfig": {"ebpf": {"endpointAttach": "link"}},
+            "underlayProtocol": "ipv6"
+        }"#,
     },
     Setup {
         name: "multi_pool",
-        attachment: "`enable-tcx: false`",
+        routing: "native",
+        options: "`enable-tcx: false`",
         values: r#"{
-            "backends": {"ipam": "multi_pool"},
+            "backends": {"ipam": "multi_pool", "routing": "native"},
             "bpf": {"enableTCX": false},
             "ipam": {"operator": {"autoCreateCiliumPodIPPools": {"default": {
                 "ipv4": {"cidrs": ["10.244.0.0/16"], "maskSize": 26},
@@ -51,7 +65,10 @@ mod tests {
         for setup in SETUPS {
             let values: Value = serde_json::from_str(setup.values).expect(setup.name);
             assert_eq!(values["backends"]["ipam"], setup.name);
+            assert_eq!(values["backends"]["routing"], setup.routing);
         }
-        assert_eq!(SETUPS.map(|setup| setup.name).into_iter().collect::<BTreeSet<_>>().len(), SETUPS.len());
+        let different = |name: fn(Setup) -> &'static str| SETUPS.map(name).into_iter().collect::<BTreeSet<_>>().len();
+        assert_eq!(different(|setup| setup.name), SETUPS.len());
+        assert_eq!(different(|setup| setup.routing), SETUPS.len());
     }
 }

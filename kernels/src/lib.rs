@@ -9,6 +9,7 @@ mod message;
 
 mod findings;
 mod page;
+mod tunnels;
 
 pub mod run;
 pub mod trial;

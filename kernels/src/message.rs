@@ -29,6 +29,8 @@ pub(crate) enum Step {
     Trial,
     /// A table of packets goes through the programs and, beside them, through the same pipeline outside the kernel.
     Packets,
+    /// Tunnels meet the kernel's own devices, and a network that loses and reorders.
+    Tunnels,
     /// The agent starts on a machine that cannot run it.
     Refusal,
     /// A lab comes up; the word is the name of its [`crate::labs::Setup`].
@@ -83,6 +85,7 @@ impl Step {
             Self::Doctor => "doctor".to_owned(),
             Self::Trial => "programs".to_owned(),
             Self::Packets => "packets".to_owned(),
+            Self::Tunnels => "tunnels".to_owned(),
             Self::Refusal => "agent's refusal".to_owned(),
             Self::Up(setup) => format!("{setup}: lab comes up"),
             Self::Check(setup) => format!("{setup}: probes"),

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use crate::{
     findings::{Count, Findings, LabFindings, Route},
-    labs::{NODES, SETUPS},
+    labs::{NODES, SETUPS, Setup},
+    tunnels::TESTS,
 };
 
 /// What the run was made with.
@@ -40,6 +41,15 @@ pub(crate) fn render(facts: &Facts, kernels: &[Findings]) -> String {
     page.push_str(
         "\nAnswered probes of all. \"Attached by\" is what the agent says, and the links that are pinned on a node were found to\n\
          agree: tcx needs kernel 6.6, and without it programs are attached by filters on a clsact qdisc (`Legacy TC`).\n",
+    );
+    page.push_str("\n## Tunnels\n\n");
+    page.push_str(&tunnels(kernels));
+    page.push_str(
+        "\nTwo nodes of the chassis, or one and a namespace with a device of the kernel's own (`backends/ebpf-tc/tests/chassis/`,\n\
+         `stock.rs` and `disturbed.rs`). Interop: pings, UDP and TCP both ways, IPv4 and IPv6 over IPv4 and over IPv6, segments\n\
+         together in frames of more than twice the MTU, two options that nobody knows in every packet of the device. Loss, delay,\n\
+         reordering: netem on one node's uplink (4 ms +-3 ms with a quarter reordered, 2 ms +-1 ms with 2 % lost); TCP streams both\n\
+         ways are whole and never stall, of datagrams only those are missing that netem dropped, and no program drops any.\n",
     );
     page.push_str("\n## Programs\n\n");
     page.push_str(&programs(kernels));
@@ -86,10 +96,12 @@ fn backend(kernel: &Findings, role: &str, name: &str) -> &'static str {
     if kernel.refusal.is_some() {
         return "-";
     }
-    // A backend that a lab is named after runs in that one, every other in all of them.
-    let of_its_own = SETUPS.iter().any(|setup| setup.name == name);
-    let expected = if of_its_own { 1 } else { SETUPS.len() };
-    let passed = kernel.labs.iter().filter(|lab| (!of_its_own || lab.setup == name) && lab.passed()).count();
+    // A backend of IPAM or routing runs in the lab of its own, every other in all of them.
+    let is_in = |setup: &Setup| setup.name == name || setup.routing == name;
+    let own: Vec<&str> = SETUPS.iter().filter(|setup| is_in(setup)).map(|setup| setup.name).collect();
+    let expected = if own.is_empty() { SETUPS.len() } else { own.len() };
+    let is_of_it = |lab: &&LabFindings| (own.is_empty() || own.contains(&lab.setup)) && lab.passed();
+    let passed = kernel.labs.iter().filter(is_of_it).count();
     let loads =
         kernel.programs.iter().all(|program| program.refusal.is_none()) && matches!(kernel.packets, Some(Ok(_)));
     if passed == expected && (loads || role != "chassis") { "yes" } else { "**failed**" }
@@ -99,6 +111,7 @@ fn labs(kernels: &[Findings]) -> String {
     let head = [
         "kernel",
         "lab",
+        "routing",
         "options",
         "attached by",
         "same node, IPv4",
@@ -112,17 +125,30 @@ fn labs(kernels: &[Findings]) -> String {
 
 fn lab_row(release: &str, lab: &LabFindings) -> Vec<String> {
     let setup = SETUPS.iter().find(|setup| setup.name == lab.setup);
-    let options = setup.map(|setup| setup.attachment).unwrap_or_default();
+    let (routing, options) = setup.map(|setup| (setup.routing, setup.options)).unwrap_or_default();
     let count = |other_node, is_ipv6| {
         let Count { answered, all } = lab.probes.get(&Route { other_node, is_ipv6 }).copied().unwrap_or_default();
         if answered == all && all > 0 { format!("{answered}/{all}") } else { format!("**{answered}/{all}**") }
     };
     let mode = if lab.attach_mode.is_empty() { "**unknown**" } else { &lab.attach_mode };
-    [release, lab.setup, options, mode]
+    [release, lab.setup, routing, options, mode]
         .map(str::to_owned)
         .into_iter()
         .chain([count(false, false), count(false, true), count(true, false), count(true, true)])
         .collect()
+}
+
+fn tunnels(kernels: &[Findings]) -> String {
+    let cell = |kernel: &Findings, number: usize| match kernel.tunnels {
+        Some(passed) if passed[number] => "yes",
+        None if kernel.refusal.is_some() => "-",
+        _ => "**failed**",
+    };
+    let rows = TESTS.iter().enumerate().map(|(number, test)| {
+        let cells = kernels.iter().map(|kernel| cell(kernel, number).to_owned()).collect();
+        [vec![test.says.to_owned()], cells].concat()
+    });
+    table(&[vec!["with what".to_owned()], releases(kernels)].concat(), rows.collect())
 }
 
 fn programs(kernels: &[Findings]) -> String {
@@ -227,9 +253,17 @@ mod tests {
 
     #[test]
     fn attachments_and_counts_are_those_of_the_lab() {
-        let row = "| 6.12.1 | host_scope   | as it is by default    | TCX, endpoints by Legacy TC | 2/2";
+        let row = "| 6.12.1 | host_scope   | vxlan   | as it is by default                              | TCX, endpoints by Legacy TC | 2/2";
         assert!(page().contains(row), "{}", page());
         assert!(page().contains("| `from_host`        | refused   | 3188     |"), "{}", page());
+    }
+
+    #[test]
+    fn tunnels_are_told_for_kernels_that_run_the_chassis() {
+        assert!(page().contains("| loss, delay, reordering: `geneve` "), "{}", page());
+        let row = page().lines().find(|line| line.contains("`vxlan` device")).map(str::to_owned).unwrap_or_default();
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        assert_eq!(cells[2..4], ["-", "yes"], "{row}");
     }
 
     #[test]
