@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cases::{
         agents, black_hole, burst, carrier, cluster_pool, hop_limit, host_scope, many, migration, mtu, multi_pool,
-        nodes, reach, restart, segments, sizes, storms,
+        nodes, reach, restart, segments, sizes, storms, uplink,
     },
     context::Context,
     own::OwnLab,
@@ -175,6 +175,9 @@ pub fn cases() -> &'static [Case] {
             .alone(),
         Case::new("killed_agents_lose_nothing", &[TwoNodes, KillAgent], agents::killed).alone(),
         Case::new("storms_leak_nothing", &[TwoNodes, KillAgent, ReachInside], storms::leak_nothing).alone(),
+        Case::new("uplink_changes_are_followed", &[TwoNodes, ReachInside], uplink::changes)
+            .on(Spread::Each("routing"))
+            .alone(),
         Case::new("restarted_node_comes_back", &[TwoNodes, RestartNode], nodes::restarted).alone(),
         Case::new("node_comes_back_as_another", &[TwoNodes, RestartNode], nodes::moved)
             .on(Spread::Each("routing"))

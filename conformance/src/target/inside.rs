@@ -30,6 +30,12 @@ pub trait Inside {
     /// When that does not come.
     fn settle(&self) -> Result<(), Stop>;
 
+    /// What a line of shell on a node writes to stdout; `words` are its `$1`, `$2` and so on.
+    ///
+    /// # Errors
+    /// When the node is down, and with what the line says when it fails.
+    fn shell(&self, node: &str, line: &str, words: &[&str]) -> Result<String, Stop>;
+
     /// A look into a node.
     ///
     /// # Errors

@@ -3,7 +3,12 @@
 //! With tcx (kernel 6.6) an attachment is a link, pinned, and updated atomically by the next agent. Without it, it is a
 //! filter on a clsact qdisc, replaced by its handle. Both keep packets flowing during a replacement.
 
-use std::{io, mem, path::Path, thread, time::Duration};
+use std::{
+    fs, io, mem,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
@@ -144,6 +149,12 @@ pub fn detach_filters(place: &Attachment, program: &str) -> Result<bool, LoaderE
 
 fn attach_tcx(program: &mut SchedClassifier, place: &Attachment, links: &Path) -> Result<Attached, LoaderError> {
     let pin = links.join(place.pin_name());
+    if !pin.exists()
+        && let Some(former) = former_pin(place, links)
+    {
+        let renamed = |source| LoaderError::Pin { action: "rename link", path: former.clone(), source };
+        fs::rename(&former, &pin).map_err(renamed)?;
+    }
     if pin.exists() {
         match replace_pinned(program, &pin) {
             Ok(attached) => return Ok(attached),
@@ -165,6 +176,13 @@ fn attach_tcx(program: &mut SchedClassifier, place: &Attachment, links: &Path) -
     // The pin keeps the link alive; the descriptor is closed with the value.
     link.pin(&pin).map_err(|error| unpinned(&error))?;
     Ok(Attached::Anew)
+}
+
+/// The pin of the same place from when its device had another name: a link stays with a device that is renamed.
+fn former_pin(place: &Attachment, links: &Path) -> Option<PathBuf> {
+    let same_place = format!("-{}-{}", place.ifindex, place.direction.name());
+    let pins = fs::read_dir(links).ok()?.flatten();
+    pins.map(|entry| entry.path()).find(|path| path.to_string_lossy().ends_with(&same_place))
 }
 
 /// A link that has lost its pin is freed a moment later (`bpf_link_put`, 6.18); until then its program is attached
@@ -242,5 +260,17 @@ mod tests {
         for other in ["", "cgroup", "a-b-c", "eth0-ingress", "eth0-x-ingress"] {
             assert_eq!(Attachment::ifindex_of_pin(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn pin_of_a_renamed_device_is_found_by_its_index() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let links = directory.path();
+        for name in ["eth0-14-ingress", "eth0-4-egress", "eth1-4-ingress"] {
+            fs::write(links.join(name), "").expect("a file");
+        }
+        let place = |ifindex| Attachment { device: "kin0".to_owned(), ifindex, direction: Direction::Ingress };
+        assert_eq!(former_pin(&place(4), links), Some(links.join("eth1-4-ingress")));
+        assert_eq!(former_pin(&place(5), links), None);
     }
 }

@@ -17,5 +17,6 @@ pub(super) mod restart;
 pub(super) mod segments;
 pub(super) mod sizes;
 pub(super) mod storms;
+pub(super) mod uplink;
 
 mod addresses;

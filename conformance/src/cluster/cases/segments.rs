@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     cluster::{
+        case::Scale,
         context::Context,
         own::OwnLab,
         place::{Place, every_protocol, failures},
@@ -161,43 +162,93 @@ impl Drop for Narrowed<'_> {
     }
 }
 
-/// One node's segment carries less than the others', which only its own node and the router know. In both directions the
-/// sender of what may not be cut is told what fits, and streams and datagrams arrive.
+/// One node's segment carries less than the others', which only its own node and the router know. Natively the sender of what
+/// may not be cut is told what fits, in both directions, and streams and datagrams arrive. In a tunnel it is the node that
+/// is told, so what its pods send is lost; it names the black hole, and what it advises ends it.
 pub(in crate::cluster) fn narrow_way_to_one_node(context: &Context<'_>) -> Judged {
     let nodes = context.target.nodes();
     let [here, beyond, _] = &nodes[..] else { return Err(Stop::broken("there are not three nodes")) };
     let two = [here.clone(), beyond.clone()];
-    let mut seen = Vec::new();
-    for (carrier, values) in [("native", NETWORKS_OWN)] {
-        context.target.configure(values)?;
-        are_reached_by(context, &nodes, carrier)?;
-        let _known = if carrier == "native" { Some(KnownPods::of(context, &nodes)?) } else { None };
-        let pods = context.start_on(&two, carrier, 1)?;
-        let [a, b] = &pods[..] else { return Err(Stop::broken("there are not two pods")) };
-        for is_ipv4 in context.families() {
-            fits(context, a, b, is_ipv4, WIDE)?;
-        }
-        let _narrowed = Narrowed::new(context, beyond)?;
-        let mut mtus = Vec::new();
-        for is_ipv4 in context.families() {
-            for (from, to) in [(a, b), (b, a)] {
-                let mtu = discovered(context, from, to, is_ipv4)?;
-                fits(context, from, to, is_ipv4, mtu)?;
-                mtus.push(mtu.to_string());
-            }
-        }
-        let mut questions = Vec::new();
-        for is_ipv4 in context.families() {
-            for (from, to) in [(a, b), (b, a)] {
-                for length in [1_000, 20_000, 60_000] {
-                    questions.extend(every_protocol(from, to, is_ipv4, context.random(), length));
-                }
-            }
-        }
-        let answered = told(&failures(&questions)?, questions.len())?;
-        seen.push(format!("{carrier}: told {} bytes, {answered}", mtus.join(", ")));
+    let mut seen = vec![format!("native: {}", narrow_natively(context, &nodes, &two)?)];
+    let tunnels: &[&str] = if context.scale.kills < Scale::FULL.kills { &["vxlan"] } else { &["vxlan", "geneve"] };
+    for carrier in tunnels {
+        seen.push(format!("{carrier}: {}", narrow_in_a_tunnel(context, &nodes, &two, carrier)?));
     }
     Ok(seen.join("; "))
+}
+
+fn narrow_natively(context: &Context<'_>, nodes: &[NodeInfo], two: &[NodeInfo; 2]) -> Judged {
+    context.target.configure(NETWORKS_OWN)?;
+    are_reached_by(context, nodes, "native")?;
+    let _known = KnownPods::of(context, nodes)?;
+    let pods = context.start_on(two, "native", 1)?;
+    let [a, b] = &pods[..] else { return Err(Stop::broken("there are not two pods")) };
+    for is_ipv4 in context.families() {
+        fits(context, a, b, is_ipv4, WIDE)?;
+    }
+    let _narrowed = Narrowed::new(context, &two[1])?;
+    discovered_and_passed(context, a, b)
+}
+
+fn narrow_in_a_tunnel(context: &Context<'_>, nodes: &[NodeInfo], two: &[NodeInfo; 2], carrier: &str) -> Judged {
+    let values = format!("backends: {{routing: {carrier}}}\n");
+    context.target.configure(&values)?;
+    are_reached_by(context, nodes, carrier)?;
+    let pods = context.start_on(two, carrier, 1)?;
+    let [a, b] = &pods[..] else { return Err(Stop::broken("there are not two pods")) };
+    for is_ipv4 in context.families() {
+        fits(context, a, b, is_ipv4, WIDE)?;
+    }
+    let _narrowed = Narrowed::new(context, &two[1])?;
+    // Its own node knows.
+    for is_ipv4 in context.families() {
+        discovered(context, b, a, is_ipv4)?;
+    }
+    // An agent that starts probes at once.
+    context.target.restart_agents()?;
+    let advice = "lower the key mtu";
+    let named = black_hole_seen_from(context, &two[0], true)?;
+    if !named.contains(&two[1].name) || !named.contains(advice) {
+        return Err(Stop::broken(format!("{named:?} does not name {} and say {advice:?}", two[1].name)));
+    }
+    context.target.configure(&format!("{values}MTU: {NARROW}\n"))?;
+    let pods = context.start_on(two, &format!("{carrier}-new"), 1)?;
+    let [a, b] = &pods[..] else { return Err(Stop::broken("there are not two pods")) };
+    let passed = discovered_and_passed(context, a, b)?;
+    black_hole_seen_from(context, &two[0], false)?;
+    Ok(format!("named as {named:?}; with that done {passed}"))
+}
+
+/// Until a node's status names an MTU black hole, or none; the answer is its line.
+fn black_hole_seen_from(context: &Context<'_>, node: &NodeInfo, is_there: bool) -> Result<String, Stop> {
+    let wanted = if is_there { "an" } else { "no" };
+    context.until(&format!("{} to name {wanted} MTU black hole", node.name), || {
+        // One that is just being replaced is asked again.
+        let status = match context.target.ask_agent(&node.name, &["cilium-dbg", "status"]) {
+            Ok(status) => status,
+            Err(stop) => return Ok(Err(stop.to_string())),
+        };
+        let line = status.lines().find(|line| line.contains("MTU black hole")).map(|line| line.trim().to_owned());
+        Ok(if line.is_some() == is_there { Ok(line.unwrap_or_default()) } else { Err(status) })
+    })
+}
+
+/// In both directions and all families: what fits is told to the sender and fits; streams and datagrams that may be cut
+/// arrive, whatever their size.
+fn discovered_and_passed(context: &Context<'_>, a: &Place, b: &Place) -> Judged {
+    let (mut mtus, mut questions) = (Vec::new(), Vec::new());
+    for is_ipv4 in context.families() {
+        for (from, to) in [(a, b), (b, a)] {
+            let mtu = discovered(context, from, to, is_ipv4)?;
+            fits(context, from, to, is_ipv4, mtu)?;
+            mtus.push(mtu.to_string());
+            for length in [1_000, 20_000, 60_000] {
+                questions.extend(every_protocol(from, to, is_ipv4, context.random(), length));
+            }
+        }
+    }
+    let answered = told(&failures(&questions)?, questions.len())?;
+    Ok(format!("{} bytes told, {answered}", mtus.join(", ")))
 }
 
 fn fits(context: &Context<'_>, from: &Place, to: &Place, is_ipv4: bool, bytes: u32) -> Result<(), Stop> {

@@ -67,6 +67,15 @@ impl Inside for LabTarget {
         LabTarget::settle(self, &[])
     }
 
+    fn shell(&self, node: &str, line: &str, words: &[&str]) -> Result<String, Stop> {
+        let command = ["sh", "-ec", line, "sh"].into_iter().chain(words.iter().copied());
+        let output = self.node(node)?.output(command).map_err(|error| Stop::target(&error))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(Stop::broken(format!("{words:?} on {node}: {}", String::from_utf8_lossy(&output.stderr).trim_end())))
+    }
+
     fn site(&self, node: &str) -> Result<Site, Stop> {
         let node = self.node(node)?;
         let found = node.netns().and_then(|netns| Ok((netns, node.path("/")?)));
