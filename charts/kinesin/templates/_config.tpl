@@ -106,7 +106,8 @@ The keys of the ConfigMap cilium-config. files/keys.json is the table that core/
 {{- end -}}
 {{- range $removed := $table.removed -}}
   {{- $found := include "kinesin.at" (dict "values" $values "path" (first $removed)) | fromJson -}}
-  {{- if not (kindIs "invalid" $found.value) -}}
+  {{- $isAnother := and (eq (len $removed) 3) (kindIs "map" $found.value) -}}
+  {{- if not (or (kindIs "invalid" $found.value) $isAnother) -}}
     {{- $problems = append $problems (printf "%s was removed; %s" (first $removed) (last $removed)) -}}
   {{- end -}}
 {{- end -}}

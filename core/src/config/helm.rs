@@ -146,15 +146,19 @@ impl Walk<'_> {
                 Err(reason) => self.invalid(path, value, &reason),
             };
         }
-        if let Some(replacement) = keys::removed_helm(path) {
+        let below = format!("{path}.");
+        let has_keys_below = keys::all().any(|key| key.helm.starts_with(&below));
+        // A word that was removed may be the name of what holds keys of ours.
+        if let Some(replacement) = keys::removed_helm(path)
+            && !(value.is_mapping() && has_keys_below)
+        {
             self.problems.push(Problem::Removed { origin: self.origin.to_owned(), key: path.to_owned(), replacement });
             return;
         }
         if keys::is_chart_only(path) {
             return;
         }
-        let below = format!("{path}.");
-        let leads_somewhere = keys::all().any(|key| key.helm.starts_with(&below)) || keys::leads_to_chart_only(&below);
+        let leads_somewhere = has_keys_below || keys::leads_to_chart_only(&below);
         match value {
             Value::Mapping(_) if leads_somewhere => self.mapping(path, value),
             _ if leads_somewhere => self.invalid(path, value, "is no mapping; write the keys under it"),

@@ -152,7 +152,10 @@ impl Checked {
         for (key, backend, option) in keys::options() {
             let Some(written) = self.values.get(key).cloned() else { continue };
             let table = tables.entry(backend.to_owned()).or_default();
+            let is_default = keys::find(key).is_some_and(|found| found.default == written.value);
             match table.get(option).and_then(Value::as_str) {
+                // The chart writes defaults too, which nobody has chosen.
+                Some(_) if is_default => {}
                 Some(other) if other != written.value => {
                     let (first, second) = (format!("{key}={:?} ({})", written.value, written.origin), option);
                     self.problems.push(Problem::Contradiction {

@@ -62,7 +62,13 @@ pub fn key_table() -> String {
     let lines: Vec<_> = keys::all().map(|key| sorted(table_entry(key)).to_string()).collect();
     text.push_str(&lines.join(",\n"));
     text.push_str("\n], \"removed\": [\n");
-    let lines: Vec<_> = removed().map(|(path, replacement)| json!([path, replacement]).to_string()).collect();
+    // Three elements: removed as a value, and a mapping there is another thing.
+    let lines: Vec<_> = removed()
+        .map(|(path, replacement)| match has_keys_below(path) {
+            true => json!([path, "value", replacement]).to_string(),
+            false => json!([path, replacement]).to_string(),
+        })
+        .collect();
     text.push_str(&lines.join(",\n"));
     text.push_str("\n]}\n");
     text
@@ -92,7 +98,11 @@ fn tree() -> Tree {
     }
     // Below what is accepted whole, the templates alone look.
     for (path, replacement) in removed().filter(|(path, _)| !keys::is_chart_only(path)) {
-        tree.insert(path, Leaf::hidden(&format!("Removed: {replacement}"), json!({})));
+        if has_keys_below(path) {
+            tree.accept_values(path);
+        } else {
+            tree.insert(path, Leaf::hidden(&format!("Removed: {replacement}"), json!({})));
+        }
     }
     tree
 }
@@ -101,6 +111,11 @@ fn tree() -> Tree {
 fn removed() -> impl Iterator<Item = (&'static str, &'static str)> {
     let below = |path: &str| keys::removed_helm_paths().any(|(other, _)| path.starts_with(&format!("{other}.")));
     keys::removed_helm_paths().filter(move |(path, _)| !below(path))
+}
+
+/// Whether a removed value has the name of what holds keys of ours.
+fn has_keys_below(path: &str) -> bool {
+    keys::all().any(|key| key.helm.starts_with(&format!("{path}.")))
 }
 
 /// Whether the chart's own values say more of this path.

@@ -107,6 +107,15 @@ fn empty_values_give_a_map_that_loads_as_the_defaults() {
 }
 
 #[test]
+fn a_removed_word_may_be_the_name_of_what_holds_keys() {
+    assert_eq!(map("tunnel: {path: device}")["tunnel-path"], "device");
+    assert_eq!(map("tunnel: null")["tunnel-path"], "auto");
+    let refused = |values: &str| to_config_map(values).expect_err(values).to_string();
+    assert!(refused("tunnel: vxlan").contains("tunnelProtocol"));
+    assert!(refused("tunnel: {paths: device}").contains("tunnel.path"));
+}
+
+#[test]
 fn tunnel_and_registry_names_bring_no_contradiction_of_their_own() {
     for values in [
         "tunnelProtocol: geneve",

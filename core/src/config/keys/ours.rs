@@ -38,6 +38,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("direct-routing-skip-unreachable", "directRoutingSkipUnreachable", Bool, "false", "Whether nodes on other segments are left out of the direct routes instead of reported", Ours),
     Key::new("underlay-protocol", "underlayProtocol", Choice(&["auto", "ipv4", "ipv6"]), "auto", "Family of the tunnels' outer headers; auto is IPv4 between nodes that both have it, else IPv6", Ours),
     Key::new("tunnel-port", "tunnelPort", Int(0, 65535), "0", "UDP port of the tunnel, closed to pods in every mode; 0 for the protocol's own", Ours),
+    Key::new("tunnel-path", "tunnel.path", Choice(&["auto", "device", "bpf"]), "auto", "Who puts tunnels on and takes them off: the kernel's device, programs, or what suits the uplinks", Ours),
 
     // Devices.
     Key::new("devices", "devices", List, "", "Underlay devices; empty for detection; + at the end stands for any suffix", Ours),
@@ -80,4 +81,5 @@ pub(super) const KEYS: &[Key] = &[
 pub(super) const OPTIONS: &[(&str, &str, &str)] = &[
     ("ipam-multi-pool-pre-allocation", "multi_pool", "preAllocation"),
     ("ipam-default-ip-pool", "multi_pool", "defaultPool"),
+    ("tunnel-path", "ebpf", "tunnelPath"),
 ];

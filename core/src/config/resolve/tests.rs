@@ -265,6 +265,27 @@ fn missing_directory_and_two_files_are_refused() {
 }
 
 #[test]
+fn the_way_of_tunnels_is_an_option_of_the_chassis() {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Options {
+        tunnel_path: String,
+    }
+    let found = |keys: &[(&str, &str)]| {
+        let config = Dir::with(keys).load().unwrap_or_else(|error| panic!("{keys:?}: {error}"));
+        config.section("ebpf").parse::<Options>().expect("valid").tunnel_path
+    };
+    assert_eq!(found(&[("tunnel-path", "device")]), "device");
+    // The chart writes the default, which contradicts nobody.
+    assert_eq!(found(&[("tunnel-path", "auto"), ("backend.ebpf.tunnelPath", "bpf")]), "bpf");
+    let error = Dir::with(&[("tunnel-path", "kernel")]).load().expect_err("no such way").to_string();
+    assert!(error.contains("tunnel-path") && error.contains("device") && error.contains("bpf"), "{error}");
+    let both = [("tunnel-path", "device"), ("backend.ebpf.tunnelPath", "bpf")];
+    let error = Dir::with(&both).load().expect_err("they contradict each other").to_string();
+    assert!(error.contains("they are the same setting"), "{error}");
+}
+
+#[test]
 fn sections_come_from_every_source() {
     let dir = Dir::with(&[("backend.ebpf.maxEndpoints", "100"), ("backend.ebpf.events.enabled", "true")]);
     let sources = Sources {

@@ -37,6 +37,8 @@ pub(super) struct Tree {
     nodes: Vec<(String, Node)>,
     /// Paths that could not be kept, since a value stands above or below them.
     conflicts: Vec<String>,
+    /// Whether something else than a mapping passes too, for the templates to refuse it.
+    accepts_values: bool,
 }
 
 impl Tree {
@@ -44,6 +46,16 @@ impl Tree {
     pub(super) fn insert(&mut self, path: &str, leaf: Leaf) {
         if !self.place(path, leaf) {
             self.conflicts.push(path.to_owned());
+        }
+    }
+
+    /// Lets a value stand where a mapping is expected, so that the templates can say what was removed there.
+    pub(super) fn accept_values(&mut self, path: &str) {
+        let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+        match (self.nodes.iter_mut().find(|(known, _)| known == name), rest) {
+            (Some((_, Node::Branch(below))), None) => below.accepts_values = true,
+            (Some((_, Node::Branch(below))), Some(rest)) => below.accept_values(rest),
+            _ => self.conflicts.push(path.to_owned()),
         }
     }
 
@@ -88,7 +100,13 @@ impl Tree {
             };
             properties.insert(name.clone(), schema);
         }
-        json!({"type": ["object", "null"], "properties": properties, "additionalProperties": false})
+        let mut schema = json!({"properties": properties, "additionalProperties": false});
+        if let Value::Object(map) = &mut schema
+            && !self.accepts_values
+        {
+            map.insert("type".to_owned(), json!(["object", "null"]));
+        }
+        schema
     }
 
     /// The shown values as YAML with their docs.
