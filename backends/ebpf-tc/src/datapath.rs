@@ -14,7 +14,7 @@ use kinesin_loader::{
     Attachment, EventRing, LoadSpec, Loaded, LoaderError, PerCpuTable, Pins, PrefixTable, SharedMap, Table,
 };
 
-use crate::{OBJECT, constants, kernel, modes::Modes};
+use crate::{OBJECT, constants, kernel, modes::Modes, prefixes::Prefixes};
 
 /// Programs that attach to devices.
 pub(crate) const ENTRIES: [&str; 6] =
@@ -60,7 +60,7 @@ pub(crate) struct Datapath {
     /// Where addresses of this node live.
     pub(crate) endpoints: Table<EndpointKey, EndpointValue>,
     /// What is known of prefixes.
-    pub(crate) prefixes: PrefixTable<IpcacheKey, IpcacheValue>,
+    pub(crate) prefixes: Prefixes,
     metrics: PerCpuTable<Metric>,
     /// Programs in the slots, by their number in the kernel.
     slots: BTreeMap<Stage, u32>,
@@ -110,7 +110,7 @@ impl Datapath {
         Ok(Self {
             devices: Table::new(map::DEVICES, loaded.take_map(map::DEVICES)?)?,
             endpoints: Table::new(map::ENDPOINTS, loaded.take_map(map::ENDPOINTS)?)?,
-            prefixes: PrefixTable::new(map::IPCACHE, loaded.take_map(map::IPCACHE)?)?,
+            prefixes: Prefixes::new(PrefixTable::new(map::IPCACHE, loaded.take_map(map::IPCACHE)?)?),
             metrics: PerCpuTable::new(map::METRICS, loaded.take_map(map::METRICS)?)?,
             pins,
             loaded,

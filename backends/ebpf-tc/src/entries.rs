@@ -13,6 +13,8 @@ use kinesin_core::{
     values::{Carrier, Identity, Mac},
 };
 
+use crate::prefixes::Content;
+
 /// Bits of a prefix key before the address: its family.
 const FAMILY_BITS: u32 = 32;
 
@@ -127,7 +129,7 @@ pub(crate) fn endpoints<'a>(
 }
 
 /// The whole prefix table.
-pub(crate) fn prefixes(node: &NodeSpec, paths: &[Path]) -> BTreeMap<(u32, IpcacheKey), IpcacheValue> {
+pub(crate) fn prefixes(node: &NodeSpec, paths: &[Path]) -> Content {
     let mut table = BTreeMap::new();
     for cidr in &node.pod_cidrs {
         let value = IpcacheValue {

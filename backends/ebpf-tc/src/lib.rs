@@ -8,6 +8,7 @@ mod constants;
 mod entries;
 mod host_device;
 mod overlay_device;
+mod prefixes;
 mod tunnel_path;
 
 mod attach;

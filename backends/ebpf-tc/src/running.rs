@@ -73,7 +73,7 @@ pub(crate) async fn reconcile(
     report.changes += datapath.devices.sync(&attached).map_err(loader_error)?;
     report.changes += datapath.endpoints.sync(&table).map_err(loader_error)?;
     let prefixes = entries::prefixes(&running.node, &running.paths);
-    report.changes += datapath.prefixes.sync(&prefixes).map_err(loader_error)?;
+    report.changes += datapath.prefixes.apply(prefixes).map_err(loader_error)?;
     report.changes += datapath.attach_node(devices, &filters).map_err(loader_error)?;
 
     let mut kept: BTreeSet<u32> = attached.into_keys().collect();

@@ -142,15 +142,28 @@ impl<K: Pod + Ord, V: Pod + PartialEq> PrefixTable<K, V> {
     /// `Map` when the table is full.
     pub fn sync(&mut self, desired: &BTreeMap<(u32, K), V>) -> Result<usize, LoaderError> {
         let actual = self.entries()?;
+        self.change(&actual, desired)
+    }
+
+    /// Makes the table hold `desired` where that differs from `known`, which it holds already: nothing else is read or
+    /// written. The answer is the number of changes.
+    ///
+    /// # Errors
+    /// `Map` when the table is full.
+    pub fn change(
+        &mut self,
+        known: &BTreeMap<(u32, K), V>,
+        desired: &BTreeMap<(u32, K), V>,
+    ) -> Result<usize, LoaderError> {
         let mut changes = 0;
         for ((length, data), value) in desired {
-            if actual.get(&(*length, *data)) != Some(value) {
+            if known.get(&(*length, *data)) != Some(value) {
                 let key = Key::new(*length, *data);
                 self.map.insert(&key, value, 0).map_err(|source| failed("write", self.name, source))?;
                 changes += 1;
             }
         }
-        for (length, data) in actual.keys().filter(|key| !desired.contains_key(key)) {
+        for (length, data) in known.keys().filter(|key| !desired.contains_key(key)) {
             match self.map.remove(&Key::new(*length, *data)) {
                 Err(error) if !is_missing(&error) => return Err(failed("write", self.name, error)),
                 _ => changes += 1,
