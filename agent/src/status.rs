@@ -5,9 +5,11 @@ use std::{
     sync::PoisonError,
 };
 
-use kinesin_agent_api::types::{IpamStatus, KubernetesStatus, RoutingStatus, State as Word, Status, StatusResponse};
+use kinesin_agent_api::types::{
+    IpamStatus, KubernetesStatus, RoutingStatus, State as Word, Status, StatusResponse, TunnelPath,
+};
 use kinesin_core::{
-    chassis::Counter,
+    chassis::{Counter, TunnelPathReport},
     ipam::{IpamSnapshot, Owner},
     values::{Carrier, Family},
 };
@@ -180,6 +182,16 @@ fn routing(engine: &Engine, state: &State) -> RoutingStatus {
         devices: datapath.links.uplinks.iter().map(|link| link.name.clone()).collect(),
         peers: reached,
         unreachable,
+        tunnel_paths: datapath.chassis.tunnel_paths.iter().map(tunnel_path).collect(),
+    }
+}
+
+fn tunnel_path(found: &TunnelPathReport) -> TunnelPath {
+    TunnelPath {
+        carrier: found.carrier.to_string(),
+        device: found.uplink.clone(),
+        path: found.path.to_owned(),
+        reason: found.reason.clone(),
     }
 }
 

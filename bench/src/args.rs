@@ -92,6 +92,8 @@ pub enum Other {
     Flannel,
     /// Kinesin with VXLAN.
     KinesinVxlan,
+    /// Kinesin with VXLAN through the kernel's device.
+    KinesinVxlanDevice,
     /// Kinesin with Geneve.
     KinesinGeneve,
 }
@@ -104,6 +106,7 @@ impl Other {
             Self::Bridge => Contender::Bridge,
             Self::Flannel => Contender::Flannel,
             Self::KinesinVxlan => Contender::KinesinVxlan,
+            Self::KinesinVxlanDevice => Contender::KinesinVxlanDevice,
             Self::KinesinGeneve => Contender::KinesinGeneve,
         }
     }

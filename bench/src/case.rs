@@ -12,6 +12,8 @@ pub enum Contender {
     Kinesin,
     /// The same with VXLAN between the nodes.
     KinesinVxlan,
+    /// The same with VXLAN through the kernel's own device (`tunnel.path: device`).
+    KinesinVxlanDevice,
     /// The same with Geneve.
     KinesinGeneve,
     /// Two namespaces and a veth pair: the floor, with nothing in between.
@@ -26,9 +28,10 @@ pub enum Contender {
 
 impl Contender {
     /// All of them, Kinesin first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Kinesin,
         Self::KinesinVxlan,
+        Self::KinesinVxlanDevice,
         Self::KinesinGeneve,
         Self::Veth,
         Self::Routing,
@@ -38,9 +41,9 @@ impl Contender {
     /// Those that carry packets between nodes as they are.
     pub const DIRECT: [Self; 4] = [Self::Kinesin, Self::Veth, Self::Routing, Self::Bridge];
     /// Those that wrap them.
-    pub const TUNNELS: [Self; 3] = [Self::KinesinVxlan, Self::KinesinGeneve, Self::Flannel];
+    pub const TUNNELS: [Self; 4] = [Self::KinesinVxlan, Self::KinesinVxlanDevice, Self::KinesinGeneve, Self::Flannel];
     /// Kinesin in its routing modes.
-    pub const OURS: [Self; 3] = [Self::Kinesin, Self::KinesinVxlan, Self::KinesinGeneve];
+    pub const OURS: [Self; 4] = [Self::Kinesin, Self::KinesinVxlan, Self::KinesinVxlanDevice, Self::KinesinGeneve];
 
     /// With whom one of ours is compared: what a user would pick instead of it. Nobody for the others.
     ///
@@ -50,9 +53,10 @@ impl Contender {
     pub const fn rivals(self) -> &'static [Self] {
         match self {
             Self::Kinesin => &[Self::Veth, Self::Routing, Self::Bridge],
-            Self::KinesinVxlan => &[Self::Flannel],
+            Self::KinesinVxlan => &[Self::Flannel, Self::KinesinVxlanDevice],
             Self::KinesinGeneve => &[Self::KinesinVxlan, Self::Flannel],
-            Self::Veth | Self::Routing | Self::Bridge | Self::Flannel => &[],
+            // It is there for the comparison of its sibling with it.
+            Self::KinesinVxlanDevice | Self::Veth | Self::Routing | Self::Bridge | Self::Flannel => &[],
         }
     }
 
@@ -62,6 +66,7 @@ impl Contender {
         match self {
             Self::Kinesin => "kinesin",
             Self::KinesinVxlan => "kinesin-vxlan",
+            Self::KinesinVxlanDevice => "kinesin-vxlan-device",
             Self::KinesinGeneve => "kinesin-geneve",
             Self::Veth => "veth",
             Self::Routing => "routing",
@@ -234,7 +239,8 @@ impl Case {
             }
             Self::Traffic { scope: Scope::OtherNode, .. } => &Contender::ALL,
             Self::Add { .. } => &[Contender::Kinesin, Contender::Bridge],
-            Self::Nodes { .. } => &Contender::OURS,
+            // Who puts tunnels on makes no difference to the tables.
+            Self::Nodes { .. } => &[Contender::Kinesin, Contender::KinesinVxlan, Contender::KinesinGeneve],
             Self::Ipam { .. } | Self::Agent | Self::Programs => &[Contender::Kinesin],
         }
     }

@@ -61,6 +61,10 @@ pub fn render(status: &StatusResponse, verbose: bool) -> String {
         let _ = writeln!(text, "{label}\t{cells}");
     };
     line("Routing:", &format!("Network: {}\tHost: {}", status.routing.network, status.routing.host));
+    for found in &status.routing.tunnel_paths {
+        let reason = found.reason.replace(['\n', '\t'], " ");
+        line("Tunnel path:", &format!("{} by {}: {}\t{reason}", found.carrier, found.device, found.path));
+    }
     line("Attach Mode:", &status.attach_mode);
     line("Device Mode:", "veth");
     if !status.backends.contains_key("masquerade") {
@@ -193,7 +197,7 @@ fn word(state: State) -> &'static str {
 mod tests {
     use std::collections::BTreeMap;
 
-    use kinesin_agent_api::types::{IpamStatus, KubernetesStatus, RoutingStatus};
+    use kinesin_agent_api::types::{IpamStatus, KubernetesStatus, RoutingStatus, TunnelPath};
 
     use super::*;
 
@@ -226,6 +230,7 @@ mod tests {
                 devices: vec!["eth0".to_owned()],
                 peers: 1,
                 unreachable: text(&[("cilium-w2", "it is on another segment")]),
+                tunnel_paths: Vec::new(),
             },
             cni_file: Status {
                 state: State::Ok,
@@ -324,6 +329,27 @@ Allocated addresses:
         }
         status.ipam.ipv4 = Some("2 IPAM pool(s) available".to_owned());
         assert_eq!(ipam(&status), "IPv4: 2 IPAM pool(s) available, ");
+    }
+
+    #[test]
+    fn who_puts_tunnels_on_is_told_with_the_reason() {
+        let mut status = sample();
+        let path = |carrier: &str, path: &str| TunnelPath {
+            carrier: carrier.to_owned(),
+            device: "eth0".to_owned(),
+            path: path.to_owned(),
+            reason: "tunnel.path\nsays so".to_owned(),
+        };
+        status.routing.tunnel_paths = vec![path("vxlan", "device"), path("geneve", "bpf")];
+        for verbose in [false, true] {
+            let found = render(&status, verbose);
+            for expected in [
+                "Tunnel path:            vxlan by eth0: device   tunnel.path says so\n",
+                "Tunnel path:            geneve by eth0: bpf     tunnel.path says so\n",
+            ] {
+                assert!(found.contains(expected), "{expected} is not in {found}");
+            }
+        }
     }
 
     #[test]

@@ -325,6 +325,23 @@ pub struct RoutingStatus {
     pub peers: usize,
     /// Peers that could not be routed, with the reason.
     pub unreachable: BTreeMap<String, String>,
+    /// Who puts tunnels on and takes them off, for each tunnel and uplink; empty without tunnels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tunnel_paths: Vec<TunnelPath>,
+}
+
+/// Who puts a tunnel on and takes it off by one uplink.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TunnelPath {
+    /// The tunnel: `vxlan` or `geneve`.
+    pub carrier: String,
+    /// The uplink.
+    pub device: String,
+    /// `bpf`, or `device` for the kernel's own.
+    pub path: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// What probes of all nodes found.

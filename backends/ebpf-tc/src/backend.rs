@@ -25,7 +25,7 @@ use crate::{
     datapath::Datapath,
     entries,
     error::{loader_error, netlink_error, sysctl_error},
-    host_device,
+    host_device, kernel,
     modes::Modes,
     overlay_device::{self, Overlay, Overlays},
     running::{Running, check_device, reconcile},
@@ -155,7 +155,7 @@ impl Chassis for EbpfChassis {
         let mut state = self.state.lock().await;
         let running = state.running.as_mut().ok_or(ChassisError::NotReady)?;
         let table = entries::prefixes(&running.node, paths);
-        running.datapath.prefixes.set(table).map_err(loader_error)?;
+        running.datapath.prefixes.sync(&table).map_err(loader_error)?;
         running.paths = paths.to_vec();
         Ok(())
     }
@@ -264,9 +264,12 @@ impl EbpfChassis {
     ) -> BTreeMap<Carrier, u32> {
         let uplinks: Vec<_> =
             if overlays.is_empty() { Vec::new() } else { uplinks.iter().map(tunnel_path::look).collect() };
+        let too_old = (this_kernel() < kernel::TUNNEL_SOURCE)
+            .then(|| format!("its source address can be chosen only since Linux {}", kernel::TUNNEL_SOURCE));
         let mut by_device = BTreeMap::new();
         for (carrier, overlay) in overlays {
-            let decision = tunnel_path::choose(self.settings.tunnel_path, *carrier, overlay.trouble(), &uplinks);
+            let unusable = overlay.trouble().or(too_old.as_deref());
+            let decision = tunnel_path::choose(self.settings.tunnel_path, *carrier, unusable, &uplinks);
             let path = if decision.by_device { "device" } else { "bpf" };
             let of_uplink = |(uplink, reason): (&Uplink, String)| TunnelPathReport {
                 carrier: *carrier,
@@ -305,12 +308,15 @@ impl EbpfChassis {
     }
 
     fn modes(&self, report: &mut ChassisReport) -> Modes {
-        // A kernel whose version cannot be read is taken for an old one.
-        let kernel = ThisMachine::new().map_or(KernelVersion::new(0, 0), |machine| machine.kernel());
-        let (modes, degraded) = Modes::choose(self.enable_tcx, self.settings.endpoint_attach, kernel);
+        let (modes, degraded) = Modes::choose(self.enable_tcx, self.settings.endpoint_attach, this_kernel());
         report.degraded.extend(degraded);
         modes
     }
+}
+
+/// A kernel whose version cannot be read is taken for an old one.
+fn this_kernel() -> KernelVersion {
+    ThisMachine::new().map_or(KernelVersion::new(0, 0), |machine| machine.kernel())
 }
 
 /// Takes our filters off every device of the node; the answer is what could not be done.

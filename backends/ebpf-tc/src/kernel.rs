@@ -47,6 +47,9 @@ pub(crate) const REQUIRES: &[Requirement] = &[
     }),
 ];
 
+/// First kernel whose tunnel devices can be told the source address of a packet (`bpf_tunnel_key`, Linux 26101f5ab6bd).
+pub(crate) const TUNNEL_SOURCE: KernelVersion = KernelVersion::new(6, 0);
+
 /// First kernel with tcx.
 pub(crate) const TCX: KernelVersion = KernelVersion::new(6, 6);
 

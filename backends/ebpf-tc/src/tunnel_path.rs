@@ -84,8 +84,8 @@ pub(crate) fn choose(wanted: TunnelPath, carrier: Carrier, device: Option<&str>,
     };
     let trouble = match device {
         Some(why) if asks => Some(format!(
-            "{carrier} is put on by programs and not by the kernel's device: {why}; load the kernel's module {carrier}, or \
-             set tunnel.path to bpf"
+            "{carrier} is put on by programs and not by the kernel's device: {why}; use a kernel that has the device and let \
+             nobody else have its port, or set tunnel.path to bpf"
         )),
         _ => None,
     };

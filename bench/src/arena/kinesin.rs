@@ -22,10 +22,11 @@ use crate::{BenchError, case::Contender, cni::Network};
 const PATIENCE: Duration = Duration::from_secs(60);
 const NAMES: [&str; 3] = ["bench-client", "bench-near", "bench-far"];
 
-/// What is laid over the lab's values; all three say it themselves, whatever the default is.
+/// What is laid over the lab's values; all of them say it themselves, whatever the default is.
 pub(super) const fn values(ours: Contender) -> &'static str {
     match ours {
         Contender::KinesinVxlan => "routingMode: tunnel\ntunnelProtocol: vxlan\n",
+        Contender::KinesinVxlanDevice => "routingMode: tunnel\ntunnelProtocol: vxlan\ntunnel: {path: device}\n",
         Contender::KinesinGeneve => "routingMode: tunnel\ntunnelProtocol: geneve\n",
         _ => "routingMode: native\nautoDirectNodeRoutes: true\n",
     }
@@ -34,18 +35,23 @@ pub(super) const fn values(ours: Contender) -> &'static str {
 /// Whether the agents do what the contender is named after: a figure of something else would be worse than none.
 pub(super) async fn check(stage: &Stage, ours: Contender) -> Result<(), BenchError> {
     let wanted = match ours {
-        Contender::KinesinVxlan => "Tunnel [vxlan]",
+        Contender::KinesinVxlan | Contender::KinesinVxlanDevice => "Tunnel [vxlan]",
         Contender::KinesinGeneve => "Tunnel [geneve]",
         _ => "Native",
     };
+    let path = if ours == Contender::KinesinVxlanDevice { "device" } else { "bpf" };
     for node in stage.lab.nodes() {
         let client = Client::new(node.path("/run/cilium/cilium.sock")?).with_timeout(Duration::from_secs(5));
-        let routing = client.get::<StatusResponse>("/healthz").await?.routing.network;
-        if routing != wanted {
+        let routing = client.get::<StatusResponse>("/healthz").await?.routing;
+        let said = |found: &str, wanted: &str| {
             let node = node.name();
-            return Err(BenchError::Scene(format!(
-                "the agent of node {node:?} says {routing:?} instead of {wanted:?}"
-            )));
+            BenchError::Scene(format!("the agent of node {node:?} says {found:?} instead of {wanted:?}"))
+        };
+        if routing.network != wanted {
+            return Err(said(&routing.network, wanted));
+        }
+        if let Some(other) = routing.tunnel_paths.iter().find(|found| found.path != path) {
+            return Err(said(&format!("{} by {}", other.carrier, other.path), path));
         }
     }
     Ok(())

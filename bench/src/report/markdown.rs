@@ -15,7 +15,7 @@ second round backwards (ABBA), so that a machine which gets slower favours nobod
 `veth` is a bare veth pair (the floor; the same for both scopes), `routing` the kernel's forwarding with host routes,
 `bridge` the reference plugins `bridge` and `host-local` without masquerading, `flannel` the same plugins with the kernel's
 VXLAN device between the nodes, as flannel's backend `vxlan` sets it up. `kinesin` routes natively, `kinesin-vxlan` and
-`kinesin-geneve` tunnel. All run on nodes of labs of the same shape: same underlay, same sysctls, MTU 1500 (within the
+`kinesin-geneve` tunnel, `kinesin-vxlan-device` through the kernel's VXLAN device (`tunnel.path: device`). All run on nodes of labs of the same shape: same underlay, same sysctls, MTU 1500 (within the
 tunnels 1450 for IPv4 underlays). CPU is the time of both ends and of ksoftirqd, and the packets of a core are those per
 second of it. ADD and DEL are timed from the start of the plugin's process to its end, two addresses (IPv4 and IPv6) a
 pod.

@@ -69,7 +69,8 @@ fn in_from_network<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &
     }
 }
 
-/// A packet of the node's own stack to a pod of this node, or by tunnel of another, on `cilium_host`. The stack has seen to TTL and MTU.
+/// A packet of the node's own stack on `cilium_host`: to a pod of this node, or by tunnel to one of another. The stack has
+/// seen to TTL and MTU.
 #[inline(always)]
 pub fn from_host(packet: &mut impl Packet, tables: &impl Tables, out: &mut Outcome, start: u8) {
     // Either way the outcome is written.
