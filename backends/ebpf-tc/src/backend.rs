@@ -155,7 +155,7 @@ impl Chassis for EbpfChassis {
         let mut state = self.state.lock().await;
         let running = state.running.as_mut().ok_or(ChassisError::NotReady)?;
         let table = entries::prefixes(&running.node, paths);
-        running.datapath.prefixes.sync(&table).map_err(loader_error)?;
+        running.datapath.prefixes.set(table).map_err(loader_error)?;
         running.paths = paths.to_vec();
         Ok(())
     }
