@@ -1,8 +1,11 @@
 //! One endpoint: what the runtime asked for, what it got, and how it is found.
 
+pub(crate) mod follow;
+pub(crate) mod inside;
 pub(crate) mod lifecycle;
 pub(crate) mod replay;
 pub(crate) mod selector;
+pub(crate) mod settings;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -16,6 +19,8 @@ use kinesin_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use settings::Settings;
+
 /// An endpoint as it is saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -25,8 +30,11 @@ pub(crate) struct Record {
     pub(crate) request: EndpointChangeRequest,
     /// Its addresses.
     pub(crate) lease: Lease,
-    /// What the plugin was told to set up.
+    /// What the plugin was told to set up, and what the agent has changed of that since.
     pub(crate) networking: EndpointNetworking,
+    /// What the agent has begun to change and not finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) changing: Option<Settings>,
 }
 
 /// A running endpoint.
@@ -205,7 +213,7 @@ pub(crate) mod tests {
             restored: false,
         };
         let networking = EndpointNetworking { addressing: addressing(&lease), ..EndpointNetworking::default() };
-        Record { id: EndpointId(id), request, lease, networking }
+        Record { id: EndpointId(id), request, lease, networking, changing: None }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use kinesin_core::{
     routing::{Path, RoutingError, RoutingReport},
     values::{Carrier, EndpointId, Families, Family},
 };
-use kinesin_netlink::NetlinkError;
+use kinesin_netlink::{Mirror, NetlinkError};
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
     config_watch::Degradation,
     connectivity::Connectivity,
     controller::Controllers,
-    endpoint::{RequestError, Running},
+    endpoint::{RequestError, Running, inside::InsideError, settings::Settings},
     health::HealthEndpoint,
     ipam::{
         blocks::Said,
@@ -69,6 +69,8 @@ pub(crate) struct Engine {
     pub(crate) is_waiting_for_sockets: AtomicBool,
     /// Whether somebody waits until a carrier that nobody wants any more can go.
     pub(crate) is_waiting_for_hold: AtomicBool,
+    /// Whether another pass is to follow soon.
+    pub(crate) is_looking_again: AtomicBool,
     /// Changes whenever an address may have become free.
     pub(crate) space: watch::Sender<u64>,
     state: Mutex<State>,
@@ -106,8 +108,14 @@ pub(crate) struct State {
     pub(crate) health: Option<HealthEndpoint>,
     /// What the last successful reconciliation achieved; absent before the first one.
     pub(crate) datapath: Option<Datapath>,
+    /// Devices, addresses and default routes, as the kernel announced them.
+    pub(crate) followed: Option<Mirror>,
     /// When each carrier was last wanted by a node.
     pub(crate) wanted: BTreeMap<Format, Instant>,
+    /// Running pods that keep an earlier MTU, each with the reason.
+    pub(crate) lagging: BTreeMap<EndpointId, String>,
+    /// Passes in a row after which another was to follow soon.
+    pub(crate) unsettled_passes: u32,
     /// What the API objects of the node say of its blocks.
     pub(crate) said: Said,
     /// Blocks that the preferred mode has given up and the CiliumNode lists still: nothing is leased from them.
@@ -121,11 +129,15 @@ pub(crate) struct Datapath {
     pub(crate) router: Vec<IpAddr>,
     pub(crate) device_mtu_bytes: u32,
     pub(crate) route_mtu_bytes: u32,
+    /// What pods get that start now: the above, or less while the node is on its way to another state.
+    pub(crate) settings: Settings,
     pub(crate) paths: Vec<Path>,
     pub(crate) chassis: ChassisReport,
     pub(crate) routing: RoutingReport,
     /// What carries packets to each node.
     pub(crate) carriers: BTreeMap<String, Carrier>,
+    /// What carriers that are not used any more have left on this node, with the reason.
+    pub(crate) left: BTreeMap<Carrier, String>,
     /// The tunnels that are open.
     pub(crate) tunnels: Vec<Tunnel>,
 }
@@ -182,6 +194,9 @@ pub(crate) enum EngineError {
     /// The kernel's devices could not be read or changed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// A running pod could not be changed.
+    #[error(transparent)]
+    Inside(#[from] InsideError),
     /// Some parts of an endpoint are left.
     #[error("endpoint {id} is not wholly removed: {}", .left.join("; "))]
     Left {
@@ -215,6 +230,7 @@ impl Engine {
             node_missing: AtomicBool::new(false),
             is_waiting_for_sockets: AtomicBool::new(false),
             is_waiting_for_hold: AtomicBool::new(false),
+            is_looking_again: AtomicBool::new(false),
             space: watch::Sender::new(0),
             state: Mutex::default(),
         }
@@ -278,10 +294,9 @@ impl Datapath {
             addressing: crate::endpoint::addressing(lease),
             gateways: self.gateways().into_iter().filter(|ip| families.contains(Family::of(ip))).collect(),
             gateway_mac: host_mac,
-            device_mtu: self.device_mtu_bytes,
-            route_mtu: self.route_mtu_bytes,
-            // Across a virtual underlay, a tunnel's UDP superpackets would arrive with a state that no socket can split.
-            no_udp_segmentation: !self.tunnels.is_empty(),
+            device_mtu: self.settings.device_mtu,
+            route_mtu: self.settings.route_mtu,
+            no_udp_segmentation: self.settings.no_udp_segmentation,
         }
     }
 }

@@ -41,16 +41,22 @@ pub(crate) struct HealthEndpoint {
 /// Makes the health endpoint, or makes it anew when its device or its addresses have changed.
 pub(crate) async fn apply(engine: &Engine, state: &mut State, addresses: &[IpAddr]) -> Result<(), EngineError> {
     let netlink = Netlink::new()?;
+    let datapath = state.datapath(&engine.controllers)?;
+    let (router, mtu) = (datapath.gateways(), datapath.device_mtu_bytes);
     if let Some(found) = &state.health {
         let device = netlink.find_link(DEVICE).await?;
-        if found.spec.addresses == addresses && device.is_some_and(|link| link.index == found.spec.ifindex && link.up) {
+        let is_there = |link: &Link| link.index == found.spec.ifindex && link.up;
+        if let Some(link) = device.filter(is_there).filter(|_| found.spec.addresses == addresses) {
+            if link.mtu != mtu {
+                let inside = Netlink::in_netns(&found.netns)?;
+                inside.set_mtu(inside.link(INSIDE).await?.index, mtu).await?;
+                netlink.set_mtu(link.index, mtu).await?;
+            }
             return Ok(());
         }
     }
     remove(engine, state).await?;
     let id = state.free_number()?;
-    let datapath = state.datapath(&engine.controllers)?;
-    let (router, mtu) = (datapath.gateways(), datapath.device_mtu_bytes);
 
     let netns = NetNs::anonymous()?;
     let host = pair(&netlink, &netns, mtu).await?;

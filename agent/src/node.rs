@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use kinesin_core::config::Config;
-use kinesin_netlink::{Link, Netlink, NetlinkError, Route, TABLE_MAIN};
+use kinesin_netlink::{Link, Mirror, MirrorSpec, NetlinkError, Route, TABLE_MAIN};
 
 /// Devices and addresses of the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,16 +17,26 @@ pub(crate) struct NodeLinks {
     pub(crate) networks: Vec<IpNet>,
 }
 
-/// Reads the node's devices; `internal_ips` are its addresses in Kubernetes, as far as they are known.
+/// The node's devices now; `internal_ips` are its addresses in Kubernetes, as far as they are known. What the kernel has is
+/// known from one call to the next (`followed`) and asked for only where it changed: most routes lead to other nodes' pods.
 pub(crate) async fn links(
-    netlink: &Netlink,
+    followed: &mut Option<Mirror>,
     config: &Config,
     internal_ips: &[IpAddr],
 ) -> Result<NodeLinks, NetlinkError> {
-    let links = netlink.links().await?;
-    let addresses = netlink.addresses().await?;
-    let routes = netlink.routes().await?;
-    Ok(fold_links(config, internal_ips, &links, &addresses, &routes))
+    let mirror = match followed {
+        Some(mirror) => mirror,
+        None => followed.insert(Mirror::new(MirrorSpec { keep: is_default, ..MirrorSpec::default() })?),
+    };
+    mirror.look().await?;
+    let mut routes: Vec<&Route> = mirror.routes().iter().collect();
+    // As the kernel lists them: the preferred one of a family first.
+    routes.sort_by_key(|route| (route.dst.addr().is_ipv6(), route.metric));
+    Ok(fold_links(config, internal_ips, mirror.links(), mirror.addresses(), &routes))
+}
+
+fn is_default(route: &Route) -> bool {
+    route.dst.prefix_len() == 0 && route.table == TABLE_MAIN
 }
 
 fn fold_links(
@@ -34,7 +44,7 @@ fn fold_links(
     internal_ips: &[IpAddr],
     links: &[Link],
     addresses: &[(u32, IpNet)],
-    routes: &[Route],
+    routes: &[&Route],
 ) -> NodeLinks {
     let candidates: BTreeMap<u32, &Link> = links
         .iter()
@@ -63,7 +73,7 @@ fn fold_links(
         for (index, _) in own.iter().filter(|(_, address)| internal_ips.contains(&address.addr())) {
             add(*index);
         }
-        for route in routes.iter().filter(|route| route.dst.prefix_len() == 0 && route.table == TABLE_MAIN) {
+        for route in routes.iter().filter(|route| is_default(route)) {
             add(route.dev);
         }
     }
@@ -140,7 +150,7 @@ mod tests {
             (3, net("fe80::1/64")),
             (4, net("10.244.0.7/32")),
         ];
-        let routes = [Route::new(net("0.0.0.0/0"), 2, 3)];
+        let routes = [&Route::new(net("0.0.0.0/0"), 2, 3)];
         let internal: Vec<_> = internal.parse().into_iter().collect();
         let found = fold_links(&config(flags), &internal, &links, &addresses, &routes);
         let names = found.uplinks.iter().map(|link| link.name.clone()).collect();

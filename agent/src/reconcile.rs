@@ -16,18 +16,23 @@ use kinesin_agent_api::types::EndpointState;
 use kinesin_core::{
     chassis::{ChassisDesired, NodeSpec},
     ipam::{BlockSource, IpamDesired, IpamError, IpamSnapshot},
-    routing::{LocalNode, RoutingDesired, RoutingReport},
+    routing::{LocalNode, RoutingDesired},
     values::{Carrier, Family},
 };
 use kinesin_netlink::{Link, Netlink};
 
 use crate::{
     carriers::Carriers,
+    endpoint::{
+        Record,
+        follow::Following,
+        settings::{Settings, Step},
+    },
     engine::{Datapath, Engine, EngineError, State},
     health,
     ipam::{own::OwnLeases, sockets},
     node::{self, NodeLinks},
-    routing,
+    routing::{self, Former, Routed},
 };
 
 /// Name of the loop in `status`.
@@ -39,6 +44,9 @@ pub(crate) const PERIOD: Duration = Duration::from_secs(60);
 const HOST_DEVICE: &str = "cilium_host";
 /// How often it is looked whether anything uses a router address that was replaced.
 const UNUSED: Duration = Duration::from_secs(1);
+/// Wait after a pass that could not finish for reasons that go by themselves; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// MTU where no device says one: Ethernet's.
 const DEFAULT_MTU: u32 = 1500;
 
@@ -47,37 +55,50 @@ impl Engine {
     pub(crate) async fn reconcile(self: &Arc<Self>) -> Result<(), EngineError> {
         let mut state = self.state().await;
         let netlink = Netlink::new()?;
-        let links = node::links(&netlink, &self.config, &state.node.internal_ips).await?;
-        self.remove_vanished(&mut state, &netlink).await?;
+        let State { followed, node: known, .. } = &mut *state;
+        let links = node::links(followed, &self.config, &known.internal_ips).await?;
+        let present = self.remove_vanished(&mut state, &netlink).await?;
 
         let (own, refused) = self.settle_ipam(&mut state, &links).await?;
         let carriers = self.carriers(&mut state);
         let mut next = self.plan(&state, links, &own, &carriers);
 
+        // What pods send must fit by whatever carries it from here on.
+        let (want, mut following) = (next.settings, Following::default());
+        if let Some(last) = &mut state.datapath {
+            last.settings = last.settings.narrowed(want);
+        }
+        self.step_pods(&mut state, &present, want, Step::NARROWER, &mut following).await?;
         self.prepare_move(&mut state, &mut next, &carriers).await?;
         // A node that ran before has its devices, and its peers must not vanish from the tables even for a moment.
         let routed = if state.resumed || state.datapath.is_some() {
-            let report = self.route(&state, &next, &carriers).await?;
-            next.paths.clone_from(&report.paths);
-            Some(report)
+            let routed = self.route(&state, &next, &carriers).await?;
+            next.paths.clone_from(&routed.report.paths);
+            Some(routed)
         } else {
             None
         };
         self.apply_chassis(&mut state, &mut next).await?;
-        next.routing = match routed {
+        let routed = match routed {
             // Routes by the host device need it, and its addresses, to be there.
-            Some(report) if next.chassis.changes == 0 || next.tunnels.is_empty() => report,
+            Some(routed) if next.chassis.changes == 0 || next.tunnels.is_empty() => routed,
             _ => {
-                let report = self.route(&state, &next, &carriers).await?;
-                self.backends.chassis.set_paths(&report.paths).await?;
-                next.paths.clone_from(&report.paths);
-                report
+                let routed = self.route(&state, &next, &carriers).await?;
+                self.backends.chassis.set_paths(&routed.report.paths).await?;
+                next.paths.clone_from(&routed.report.paths);
+                routed
             }
         };
+        note_left(state.datapath.as_ref(), &routed.left);
+        (next.routing, next.left) = (routed.report, routed.left);
         next.carriers.clone_from(&carriers.by_peer);
         state.node.announced = carriers.said();
+        state.node.carried.clone_from(&carriers.by_peer);
         let first = state.datapath.is_none();
         state.datapath = Some(next);
+        self.step_pods(&mut state, &present, want, Step::WIDER, &mut following).await?;
+        let is_early = self.note_following(&mut state, following);
+        self.look_again_soon(&mut state, is_early);
         let made = self.apply_health(&mut state, &own.health).await;
         self.look_again_when_unused(own.waiting.clone());
         self.look_again_when_held_is_over(&state);
@@ -96,22 +117,26 @@ impl Engine {
         refused.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Removes endpoints whose device is gone: their pods are gone, and nobody will ask for their removal.
-    async fn remove_vanished(&self, state: &mut State, netlink: &Netlink) -> Result<(), EngineError> {
-        let present: BTreeMap<u32, String> =
-            netlink.links().await?.into_iter().map(|link: Link| (link.index, link.name)).collect();
+    /// Removes endpoints whose device is gone: their pods are gone, and nobody will ask for their removal. The answer is
+    /// which devices there are, by index.
+    async fn remove_vanished(&self, state: &mut State, netlink: &Netlink) -> Result<BTreeMap<u32, Link>, EngineError> {
+        let present: BTreeMap<u32, Link> = netlink.links().await?.into_iter().map(|link| (link.index, link)).collect();
+        let is_there = |record: &Record| {
+            let device = present.get(&record.request.interface_index);
+            device.is_some_and(|link| link.name == record.request.interface_name)
+        };
         let vanished: Vec<_> = state
             .endpoints
             .values()
             .map(|running| &running.record)
-            .filter(|record| present.get(&record.request.interface_index) != Some(&record.request.interface_name))
+            .filter(|record| !is_there(record))
             .map(|record| record.id)
             .collect();
         for id in vanished {
             tracing::info!(endpoint = %id, "its device is gone");
             self.remove(state, id).await?;
         }
-        Ok(())
+        Ok(present)
     }
 
     /// Brings the modes to the blocks that the node has, and finds the node's own leases; beside them, what was wrong with
@@ -210,12 +235,21 @@ impl Engine {
         let detected = links.uplinks.first().map_or(DEFAULT_MTU, |link| link.mtu);
         let device_mtu_bytes = self.config.mtu_bytes.map_or(detected, u32::from);
         let overhead = u32::from(self.overhead_bytes(state, carriers));
+        let route_mtu_bytes = device_mtu_bytes.saturating_sub(overhead);
+        let tunnels = routing::tunnels(carriers);
+        let settings = Settings {
+            device_mtu: device_mtu_bytes,
+            route_mtu: route_mtu_bytes,
+            // Across a virtual underlay, a tunnel's UDP superpackets would arrive with a state that no socket can split.
+            no_udp_segmentation: !tunnels.is_empty(),
+        };
         Datapath {
             links,
             router: own.router.clone(),
             device_mtu_bytes,
-            route_mtu_bytes: device_mtu_bytes.saturating_sub(overhead),
-            tunnels: routing::tunnels(carriers),
+            route_mtu_bytes,
+            settings,
+            tunnels,
             paths: state.datapath.as_ref().map(|last| last.paths.clone()).unwrap_or_default(),
             ..Datapath::default()
         }
@@ -271,25 +305,53 @@ impl Engine {
         next: &mut Datapath,
         carriers: &Carriers,
     ) -> Result<(), EngineError> {
-        let Some(last) = &state.datapath else { return Ok(()) };
+        let Some(last) = &state.datapath else { return self.prepare_move_after_start(state, next, carriers).await };
         let last = last.clone();
         if next.tunnels.iter().any(|tunnel| !last.tunnels.contains(tunnel)) {
             next.paths.clone_from(&last.paths);
             self.apply_chassis(state, next).await?;
         }
-        let moves = |(name, carrier): (&String, &Carrier)| last.carriers.get(name).is_some_and(|was| was != carrier);
-        if carriers.by_peer.iter().any(moves) {
+        if routing::moves(&last.carriers, &carriers.by_peer) {
             let desired = self.routing_desired(state, next);
-            let planned = self.backends.routing.plan(desired, carriers).await?;
+            let planned = self.backends.routing.plan(desired, &carriers.by_peer).await?.paths;
             self.backends.chassis.set_paths(&routing::while_moving(planned, &last.paths)).await?;
         }
         Ok(())
     }
 
-    async fn route(&self, state: &State, next: &Datapath, carriers: &Carriers) -> Result<RoutingReport, EngineError> {
+    /// The same for nodes that changed their carrier while no agent ran here. What the kernel has then is told by what
+    /// carried packets to them last.
+    async fn prepare_move_after_start(
+        &self,
+        state: &mut State,
+        next: &mut Datapath,
+        carriers: &Carriers,
+    ) -> Result<(), EngineError> {
+        if !state.resumed || !routing::moves(&state.node.carried, &carriers.by_peer) {
+            return Ok(());
+        }
         let desired = self.routing_desired(state, next);
-        let last = state.datapath.as_ref().map(|last| &last.carriers);
-        Ok(self.backends.routing.apply(desired, carriers, last).await?)
+        let last = self.backends.routing.plan(desired.clone(), &state.node.carried).await?;
+        let planned = self.backends.routing.plan(desired, &carriers.by_peer).await?;
+        // The chassis takes the paths that it is given for all there are.
+        if planned.is_whole && last.is_whole {
+            next.paths = routing::while_moving(planned.paths, &last.paths);
+            self.apply_chassis(state, next).await?;
+        }
+        Ok(())
+    }
+
+    async fn route(&self, state: &State, next: &Datapath, carriers: &Carriers) -> Result<Routed, EngineError> {
+        let desired = self.routing_desired(state, next);
+        let former = match &state.datapath {
+            Some(last) => Former {
+                carriers: last.carriers.clone(),
+                unclean: last.carriers.values().chain(last.left.keys()).copied().collect(),
+            },
+            // An earlier run may have used any.
+            None => Former { carriers: state.node.carried.clone(), unclean: Carrier::ALL.into() },
+        };
+        Ok(self.backends.routing.apply(desired, carriers, &former).await?)
     }
 
     /// The cluster as routing sees it.
@@ -319,6 +381,28 @@ impl Engine {
         }
     }
 
+    /// Wakes another pass soon if plugins were at work on pods or the chassis could not finish, later and later while that
+    /// stays so.
+    fn look_again_soon(self: &Arc<Self>, state: &mut State, is_early: bool) {
+        if !is_early && state.datapath.as_ref().is_none_or(|datapath| datapath.chassis.pending.is_empty()) {
+            state.unsettled_passes = 0;
+            return;
+        }
+        let wait = FIRST_WAIT.saturating_mul(1 << state.unsettled_passes.min(16)).min(LONGEST_WAIT);
+        state.unsettled_passes = state.unsettled_passes.saturating_add(1);
+        if self.is_looking_again.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let engine = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            if let Some(engine) = engine.upgrade() {
+                engine.is_looking_again.store(false, Ordering::SeqCst);
+                engine.wakes.datapath.notify_one();
+            }
+        });
+    }
+
     /// Wakes the next pass when no socket uses these addresses of the router any more.
     fn look_again_when_unused(self: &Arc<Self>, addresses: Vec<IpAddr>) {
         if addresses.is_empty() || self.is_waiting_for_sockets.swap(true, Ordering::SeqCst) {
@@ -339,16 +423,21 @@ impl Engine {
     }
 
     fn save_node(&self, state: &State) -> Result<(), EngineError> {
-        if self.store.load_node()?.as_ref() != Some(&state.node) {
-            self.store.save_node(&state.node)?;
-        }
-        Ok(())
+        Ok(self.store.save_node(&state.node)?)
     }
 }
 
 /// The node's addresses in Kubernetes; before they are known, all of its own.
 fn underlay_addresses(state: &State, next: &Datapath) -> Vec<IpAddr> {
     if state.node.internal_ips.is_empty() { next.links.addresses.clone() } else { state.node.internal_ips.clone() }
+}
+
+/// Tells once of each carrier that could not clean up.
+fn note_left(last: Option<&Datapath>, left: &BTreeMap<Carrier, String>) {
+    let known = |carrier| last.and_then(|last| last.left.get(carrier));
+    for (carrier, reason) in left.iter().filter(|(carrier, reason)| known(carrier) != Some(reason)) {
+        tracing::warn!(%carrier, reason, "a carrier that is not used any more is not wholly removed; it is tried again");
+    }
 }
 
 /// The ports of every carrier, and others, each once.

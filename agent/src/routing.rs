@@ -10,6 +10,7 @@ use std::{
 };
 
 use kinesin_core::{
+    causes::with_causes,
     chassis::Tunnel,
     routing::{Path, Peer, Routing, RoutingDesired, RoutingError, RoutingReport},
     values::{Carrier, Family},
@@ -23,6 +24,31 @@ use crate::{
 /// How long a carrier is accepted after the last node has stopped preferring it. Announcements need milliseconds; a node
 /// whose API server is away falls back on nothing, so there is no point in waiting for it.
 pub(crate) const HOLD: Duration = Duration::from_secs(10);
+
+/// What earlier passes may have left in the kernel, those of an earlier run as well.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Former {
+    /// What carried packets to each node.
+    pub(crate) carriers: BTreeMap<String, Carrier>,
+    /// Carriers of which something may be left.
+    pub(crate) unclean: BTreeSet<Carrier>,
+}
+
+/// What [`Routings::apply`] came to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Routed {
+    pub(crate) report: RoutingReport,
+    /// What carriers that are not used any more have left, with the reason.
+    pub(crate) left: BTreeMap<Carrier, String>,
+}
+
+/// The paths that are about to be.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plan {
+    pub(crate) paths: Vec<Path>,
+    /// Whether every backend in use could tell its own.
+    pub(crate) is_whole: bool,
+}
 
 /// Every routing backend that can run on this node, at most one for each carrier.
 #[derive(Debug, Clone)]
@@ -65,24 +91,29 @@ impl Routings {
     pub(crate) async fn plan(
         &self,
         mut desired: RoutingDesired,
-        carriers: &Carriers,
-    ) -> Result<Vec<Path>, RoutingError> {
-        assign(&mut desired, carriers);
-        let mut paths = Vec::new();
-        for backend in self.all().filter(|backend| carriers.uses(backend.carrier())) {
+        by_peer: &BTreeMap<String, Carrier>,
+    ) -> Result<Plan, RoutingError> {
+        assign(&mut desired, by_peer);
+        let mut plan = Plan { paths: Vec::new(), is_whole: true };
+        for backend in self.all().filter(|backend| by_peer.values().any(|used| *used == backend.carrier())) {
             match backend.plan(&desired).await {
-                Ok(found) => paths.extend(found.unwrap_or_default()),
+                Ok(Some(found)) => plan.paths.extend(found),
+                Ok(None) => plan.is_whole = false,
                 Err(error) if backend.carrier() == self.preferred.carrier() => return Err(error),
-                // It is told when it is asked to act.
-                Err(error) => tracing::debug!(carrier = %backend.carrier(), %error, "no plan"),
+                Err(error) => {
+                    // It is told when it is asked to act.
+                    tracing::debug!(carrier = %backend.carrier(), %error, "no plan");
+                    plan.is_whole = false;
+                }
             }
         }
-        Ok(paths)
+        Ok(plan)
     }
 
-    /// Gives each backend its nodes; `last` is what carried packets to them before, absent after a start.
+    /// Gives each backend its nodes.
     ///
     /// A backend that gains a node goes before the one that loses it, so that the node's route is replaced and not missed.
+    /// One that has none any more, and cannot clean up, keeps nobody else from working; it is asked again by the next pass.
     ///
     /// # Errors
     /// What the preferred backend says of all its nodes. Another's trouble is its nodes' alone.
@@ -90,18 +121,15 @@ impl Routings {
         &self,
         mut desired: RoutingDesired,
         carriers: &Carriers,
-        last: Option<&BTreeMap<String, Carrier>>,
-    ) -> Result<RoutingReport, RoutingError> {
-        assign(&mut desired, carriers);
+        former: &Former,
+    ) -> Result<Routed, RoutingError> {
+        assign(&mut desired, &carriers.by_peer);
         let mut report = RoutingReport { unreachable: carriers.impossible.clone(), ..RoutingReport::default() };
+        let mut left = BTreeMap::new();
         let gains = |backend: &Arc<dyn Routing>| {
             let own = backend.carrier();
-            last.is_some_and(|last| {
-                carriers
-                    .by_peer
-                    .iter()
-                    .any(|(name, carrier)| *carrier == own && last.get(name).is_some_and(|was| *was != own))
-            })
+            let moved = |name: &String| former.carriers.get(name).is_some_and(|was| *was != own);
+            carriers.by_peer.iter().any(|(name, carrier)| *carrier == own && moved(name))
         };
         let mut ordered: Vec<&Arc<dyn Routing>> = self.all().collect();
         ordered.sort_by_key(|backend| !gains(backend));
@@ -121,12 +149,13 @@ impl Routings {
                         report.unreachable.extend(lost.map(|(name, _)| (name.clone(), format!("{carrier}: {error}"))));
                     }
                 }
-            } else if last.is_none_or(|last| last.values().any(|used| *used == carrier)) {
-                // Also after a start: an earlier run may have used it.
-                backend.retire().await?;
+            } else if former.unclean.contains(&carrier)
+                && let Err(error) = backend.retire().await
+            {
+                left.insert(carrier, with_causes(&error));
             }
         }
-        Ok(report)
+        Ok(Routed { report, left })
     }
 
     /// Removes what any of them has made; the answer is what is left.
@@ -146,8 +175,9 @@ impl Engine {
         let have = self.backends.routing.carriers();
         let now = Instant::now();
         if state.wanted.is_empty() {
-            // What an earlier run announced, others may send.
-            state.wanted.extend(state.node.announced.accepts.iter().map(|format| (*format, now)));
+            // What an earlier run announced, others may send; what nobody wants now is older than the rest.
+            let before = now.checked_sub(Duration::from_millis(1)).unwrap_or(now);
+            state.wanted.extend(state.node.announced.accepts.iter().map(|format| (*format, before)));
         }
         let peers = state.node.peers.iter().map(|(name, peer)| (name, &peer.carriers));
         for format in carriers::decide(own, &have, [], peers.clone()).formats() {
@@ -159,12 +189,11 @@ impl Engine {
 
     /// Wakes a pass when what is only held can go.
     pub(crate) fn look_again_when_held_is_over(self: &Arc<Self>, state: &State) {
-        let now = Instant::now();
-        let held = state.wanted.values().map(|last| now.duration_since(*last)).max().unwrap_or_default();
-        if held > Duration::from_secs(1) && !self.is_waiting_for_hold.swap(true, std::sync::atomic::Ordering::SeqCst) {
+        let Some(wait) = until_held_is_over(&state.wanted, Instant::now()) else { return };
+        if !self.is_waiting_for_hold.swap(true, std::sync::atomic::Ordering::SeqCst) {
             let engine = Arc::downgrade(self);
             tokio::spawn(async move {
-                tokio::time::sleep(HOLD.saturating_sub(held) + Duration::from_millis(100)).await;
+                tokio::time::sleep(wait).await;
                 if let Some(engine) = engine.upgrade() {
                     engine.is_waiting_for_hold.store(false, std::sync::atomic::Ordering::SeqCst);
                     engine.wakes.datapath.notify_one();
@@ -177,8 +206,14 @@ impl Engine {
     pub(crate) fn overhead_bytes(&self, state: &State, carriers: &Carriers) -> u16 {
         let own = &state.node.internal_ips;
         let has = |family: &Family| own.is_empty() || own.iter().any(|ip| Family::of(ip) == *family);
-        // The family that the next node would be reached by, and those by which others are.
-        let mut families: Vec<Family> = self.config.underlay.families().filter(has).take(1).collect();
+        let usable: Vec<Family> = self.config.underlay.families().filter(has).collect();
+        // The family that the next node would be reached by, those by which others are to be, and by which they still are.
+        let mut families: Vec<Family> = usable.iter().copied().take(1).collect();
+        let tunnelled = carriers.by_peer.iter().filter(|(_, carrier)| **carrier != Carrier::Native);
+        families.extend(tunnelled.filter_map(|(name, _)| {
+            let addresses = &state.node.peers.get(name)?.addresses;
+            usable.iter().copied().find(|family| addresses.iter().any(|ip| Family::of(ip) == *family))
+        }));
         let paths = state.datapath.iter().flat_map(|datapath| &datapath.paths);
         families.extend(paths.filter(|path| path.carrier != Carrier::Native).map(|path| Family::of(&path.node)));
         families.sort_unstable();
@@ -187,12 +222,26 @@ impl Engine {
     }
 }
 
+/// How long the carrier that was wanted longest ago is held still; none if all are wanted now, which the same pass has noted
+/// of them.
+fn until_held_is_over(wanted: &BTreeMap<Format, Instant>, now: Instant) -> Option<Duration> {
+    let (oldest, newest) = (wanted.values().min()?, wanted.values().max()?);
+    (oldest < newest).then(|| HOLD.saturating_sub(now.duration_since(*oldest)) + Duration::from_millis(100))
+}
+
 /// Says of each peer what is to carry packets to it, and leaves out those that nothing can.
-fn assign(desired: &mut RoutingDesired, carriers: &Carriers) {
-    desired.peers.retain(|name, _| carriers.by_peer.contains_key(name));
+fn assign(desired: &mut RoutingDesired, by_peer: &BTreeMap<String, Carrier>) {
+    desired.peers.retain(|name, _| by_peer.contains_key(name));
     for (name, peer) in &mut desired.peers {
-        peer.carrier = carriers.by_peer.get(name).copied();
+        peer.carrier = by_peer.get(name).copied();
     }
+}
+
+/// What `status` says of carriers that could not clean up.
+pub(crate) fn left(left: &BTreeMap<Carrier, String>) -> impl Iterator<Item = String> {
+    left.iter().map(|(carrier, reason)| {
+        format!("no node is reached by {carrier} any more, but not all of it is removed: {reason}; it is tried again")
+    })
 }
 
 /// The paths while nodes change their carrier and routes have not followed yet: what leaves a tunnel stays in it until then,
@@ -206,6 +255,11 @@ pub(crate) fn while_moving(planned: Vec<Path>, last: &[Path]) -> Vec<Path> {
         }
     }
     paths.into_values().collect()
+}
+
+/// Whether a node is to be reached by another carrier than before.
+pub(crate) fn moves(before: &BTreeMap<String, Carrier>, now: &BTreeMap<String, Carrier>) -> bool {
+    now.iter().any(|(name, carrier)| before.get(name).is_some_and(|was| was != carrier))
 }
 
 /// The tunnels that the chassis opens.
@@ -239,6 +293,7 @@ mod tests {
     struct Noting {
         carrier: Carrier,
         fails: bool,
+        keeps: bool,
         log: Arc<Mutex<Vec<String>>>,
     }
 
@@ -271,7 +326,7 @@ mod tests {
 
         async fn retire(&self) -> Result<(), RoutingError> {
             self.log.lock().expect("no panic").push(format!("{} retires", self.carrier));
-            Ok(())
+            if self.keeps { Err(RoutingError::Retire { left: vec!["a device: busy".to_owned()] }) } else { Ok(()) }
         }
     }
 
@@ -283,9 +338,14 @@ mod tests {
 
     impl World {
         fn new(preferred: Carrier, fails: &[Carrier]) -> Self {
+            Self::keeping(preferred, fails, &[])
+        }
+
+        fn keeping(preferred: Carrier, fails: &[Carrier], keeps: &[Carrier]) -> Self {
             let log = Arc::<Mutex<Vec<String>>>::default();
             let backend = |carrier| -> Arc<dyn Routing> {
-                Arc::new(Noting { carrier, fails: fails.contains(&carrier), log: log.clone() })
+                let (fails, keeps) = (fails.contains(&carrier), keeps.contains(&carrier));
+                Arc::new(Noting { carrier, fails, keeps, log: log.clone() })
             };
             let others = Carrier::ALL.into_iter().map(backend).collect();
             Self { routings: Routings::new(backend(preferred), others), own: Format::new(preferred, None), log }
@@ -306,7 +366,16 @@ mod tests {
             &self,
             peers: &[(&str, Carrier)],
             last: Option<&[(&str, Carrier)]>,
-        ) -> (Result<RoutingReport, RoutingError>, Vec<String>) {
+        ) -> (Result<Routed, RoutingError>, Vec<String>) {
+            let former = last.map_or_else(Former::after_start, Former::of);
+            self.apply_after(peers, &former).await
+        }
+
+        async fn apply_after(
+            &self,
+            peers: &[(&str, Carrier)],
+            former: &Former,
+        ) -> (Result<Routed, RoutingError>, Vec<String>) {
             let peer = |number: usize| Peer {
                 addresses: vec![[10, 0, 0, number as u8].into()],
                 pod_cidrs: vec![format!("10.244.{number}.0/24").parse().expect("a network")],
@@ -325,10 +394,19 @@ mod tests {
                 },
                 peers: peers.iter().enumerate().map(|(at, (name, _))| ((*name).to_owned(), peer(at + 1))).collect(),
             };
-            let last: Option<BTreeMap<String, Carrier>> =
-                last.map(|last| last.iter().map(|(name, carrier)| ((*name).to_owned(), *carrier)).collect());
-            let report = self.routings.apply(desired, &self.carriers(peers), last.as_ref()).await;
-            (report, std::mem::take(&mut *self.log.lock().expect("no panic")))
+            let routed = self.routings.apply(desired, &self.carriers(peers), former).await;
+            (routed, std::mem::take(&mut *self.log.lock().expect("no panic")))
+        }
+    }
+
+    impl Former {
+        fn after_start() -> Self {
+            Self { carriers: BTreeMap::new(), unclean: Carrier::ALL.into() }
+        }
+
+        fn of(last: &[(&str, Carrier)]) -> Self {
+            let carriers = last.iter().map(|(name, carrier)| ((*name).to_owned(), *carrier)).collect();
+            Self { carriers, unclean: last.iter().map(|(_, carrier)| *carrier).collect() }
         }
     }
 
@@ -336,8 +414,9 @@ mod tests {
     async fn each_node_is_reached_by_the_backend_of_its_carrier() {
         let world = World::new(Carrier::Vxlan, &[]);
         let peers = [("w1", Carrier::Vxlan), ("w2", Carrier::Native)];
-        let (report, log) = world.apply(&peers, None).await;
-        let mut carriers: Vec<Carrier> = report.expect("applied").paths.iter().map(|path| path.carrier).collect();
+        let (routed, log) = world.apply(&peers, None).await;
+        let paths = routed.expect("applied").report.paths;
+        let mut carriers: Vec<Carrier> = paths.iter().map(|path| path.carrier).collect();
         carriers.sort();
         assert_eq!(carriers, [Carrier::Native, Carrier::Vxlan]);
         // An earlier run may have used the third one; from then on nobody asks it.
@@ -360,13 +439,39 @@ mod tests {
     #[tokio::test]
     async fn trouble_of_another_carrier_is_only_its_own_nodes() {
         let peers = [("w1", Carrier::Vxlan), ("w2", Carrier::Native)];
-        let report = World::new(Carrier::Vxlan, &[Carrier::Native]).apply(&peers, None).await.0.expect("applied");
+        let report =
+            World::new(Carrier::Vxlan, &[Carrier::Native]).apply(&peers, None).await.0.expect("applied").report;
         assert_eq!(report.paths.len(), 1);
         assert!(
             report.unreachable["w2"].contains("native") && report.unreachable["w2"].contains("it is down"),
             "{report:?}"
         );
         assert!(World::new(Carrier::Native, &[Carrier::Native]).apply(&peers, None).await.0.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_gains_a_node_goes_first_after_a_start_as_well() {
+        let native = World::new(Carrier::Native, &[]);
+        let (before, after) = ([("w1", Carrier::Native)], [("w1", Carrier::Geneve)]);
+        let former = Former { unclean: Carrier::ALL.into(), ..Former::of(&before) };
+        assert_eq!(native.apply_after(&after, &former).await.1, ["geneve applies", "native applies", "vxlan retires"]);
+    }
+
+    #[tokio::test]
+    async fn who_cannot_clean_up_keeps_nobody_from_working_and_is_named() {
+        let world = World::keeping(Carrier::Vxlan, &[], &[Carrier::Native]);
+        let peers = [("w1", Carrier::Vxlan), ("w2", Carrier::Geneve)];
+        // Native comes before geneve.
+        let (routed, log) = world.apply(&peers, None).await;
+        let routed = routed.expect("applied");
+        assert_eq!(log, ["vxlan applies", "native retires", "geneve applies"]);
+        assert_eq!(routed.report.paths.len(), 2);
+        let told: Vec<String> = left(&routed.left).collect();
+        assert!(told.len() == 1 && told[0].contains("native") && told[0].contains("a device: busy"), "{told:?}");
+        // Until it succeeds, whatever carries packets now.
+        let former = Former { unclean: routed.left.keys().copied().collect(), ..Former::of(&peers) };
+        assert_eq!(world.apply_after(&peers, &former).await.1, ["vxlan applies", "native retires", "geneve applies"]);
+        assert_eq!(world.apply(&peers, Some(&peers)).await.1, ["vxlan applies", "geneve applies"]);
     }
 
     #[test]
@@ -382,6 +487,19 @@ mod tests {
         let planned = vec![path(1, vxlan), path(2, native), path(3, geneve), path(5, native)];
         let between = while_moving(planned, &last);
         assert_eq!(between, [path(1, vxlan), path(2, vxlan), path(3, geneve), path(4, native), path(5, native)]);
+    }
+
+    #[test]
+    fn another_pass_follows_the_hold_however_short_ago_a_carrier_was_wanted() {
+        let now = Instant::now();
+        let (native, vxlan) = (Format::new(Carrier::Native, None), Format::new(Carrier::Vxlan, None));
+        let wanted =
+            |ago: Duration| BTreeMap::from([(native, now), (vxlan, now.checked_sub(ago).expect("an instant"))]);
+        assert_eq!(until_held_is_over(&wanted(Duration::ZERO), now), None);
+        for ago in [Duration::from_millis(1), Duration::from_secs(5), HOLD] {
+            let wait = until_held_is_over(&wanted(ago), now).expect("it is held");
+            assert!(wait > HOLD.saturating_sub(ago) && wait < HOLD + Duration::from_secs(1), "{ago:?}: {wait:?}");
+        }
     }
 
     #[test]

@@ -15,8 +15,9 @@ use kinesin_core::{
 };
 
 use crate::{
-    connectivity,
+    connectivity, endpoint,
     engine::{Engine, State},
+    routing,
     startup::Watches,
 };
 
@@ -47,8 +48,11 @@ fn agent(engine: &Engine, state: &State) -> Status {
         return Status { state: Word::Failure, msg: error.to_string() };
     }
     let degradation = engine.degradation.read().unwrap_or_else(PoisonError::into_inner).message();
-    let less = state.datapath.iter().flat_map(|found| found.chassis.degraded.iter().cloned());
-    let messages: Vec<String> = degradation.into_iter().chain(less).collect();
+    let chassis = state.datapath.iter().map(|found| &found.chassis);
+    let less = chassis.flat_map(|chassis| chassis.degraded.iter().chain(&chassis.pending).cloned());
+    let left = state.datapath.iter().flat_map(|found| routing::left(&found.left));
+    let messages: Vec<String> =
+        degradation.into_iter().chain(less).chain(left).chain(endpoint::follow::told(state)).collect();
     Status { state: Word::Ok, msg: messages.join("; ") }
 }
 

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use kinesin_core::{
     causes::with_causes,
     ipam::{Block, Lease},
-    values::EndpointId,
+    values::{Carrier, EndpointId},
 };
 use serde::{
     Deserialize, Serialize,
@@ -66,6 +66,9 @@ pub(crate) struct NodeRecord {
     /// What this node last did about carriers, and so may announce.
     #[serde(default)]
     pub(crate) announced: Said,
+    /// What carried packets to each node last.
+    #[serde(default)]
+    pub(crate) carried: BTreeMap<String, Carrier>,
 }
 
 /// Another node, as it published itself.
@@ -144,9 +147,15 @@ impl Store {
         none_if_damaged(read(&self.node_path(), remedy::NODE))
     }
 
-    /// Saves what the node was given.
+    /// Saves what the node was given, unless the file says so already.
     pub(crate) fn save_node(&self, record: &NodeRecord) -> Result<(), StoreError> {
-        write(&self.node_path(), record)
+        let (path, written) = (self.node_path(), serde_json::to_vec(record).map_err(io::Error::from));
+        let saved = written.and_then(|text| match fs::read(&path) {
+            // One that cannot be read is replaced.
+            Ok(there) if there == text => Ok(()),
+            _ => write_atomically(&path, &text, 0o600),
+        });
+        saved.map_err(|source| access("write", &path, source))
     }
 
     /// Every endpoint of an earlier run. A damaged file costs only its own endpoint, and is removed.

@@ -158,6 +158,9 @@ pub struct ChassisReport {
     pub tunnel_paths: Vec<TunnelPathReport>,
     /// What was chosen less than best, with the reason, such as a fall-back from tcx to clsact.
     pub degraded: Vec<String>,
+    /// What the kernel was not ready for, with the reason: another `apply` is to follow soon, and until then things are as
+    /// they were.
+    pub pending: Vec<String>,
 }
 
 /// Who puts a tunnel on and takes it off, by one uplink.

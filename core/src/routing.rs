@@ -17,6 +17,8 @@ use crate::values::{Carrier, Families, Family};
 /// - ROUTING-5: one peer that cannot be routed does not keep the others from being routed.
 /// - ROUTING-6: what another program put into the kernel is never touched.
 /// - ROUTING-7: `retire` removes everything the backend made, also what an earlier run made, and can be repeated.
+/// - ROUTING-8: `plan` changes nothing; if it tells paths at all, `apply` of the same state reports them: the same prefixes by
+///   the same nodes and carrier.
 #[async_trait]
 pub trait Routing: fmt::Debug + Send + Sync + 'static {
     /// What carries the packets of this backend.
@@ -27,7 +29,8 @@ pub trait Routing: fmt::Debug + Send + Sync + 'static {
 
     /// The paths that `apply` of this state would report, with nothing changed; none if only `apply` can tell.
     ///
-    /// While peers change from one carrier to another, the chassis has to know the new way before a route leads there.
+    /// While peers change from one carrier to another, the chassis has to know the new way before a route leads there. The
+    /// next hop of a path may be one that only `apply` finds.
     ///
     /// # Errors
     /// As `apply`.

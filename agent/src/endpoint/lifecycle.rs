@@ -103,7 +103,7 @@ impl Engine {
         let id = state.free_number()?;
         let lease = self.lease_pools(&key, &owner(&request), pools).await?;
         let networking = state.datapath(&self.controllers)?.networking(&lease, request.host_mac.clone());
-        let record = Record { id, request, lease, networking };
+        let record = Record { id, request, lease, networking, changing: None };
         let installed = self.install(&record).await;
         if let Err(error) = installed {
             self.undo(&record).await;
@@ -151,7 +151,7 @@ impl Engine {
             self.backends.chassis.detach(&spec).await?;
         }
         let networking = state.datapath(&self.controllers)?.networking(&old.record.lease, request.host_mac.clone());
-        let record = Record { request, networking, ..old.record };
+        let record = Record { request, networking, changing: None, ..old.record };
         self.install(&record).await?;
         let running =
             Running { record, state: EndpointState::Ready, message: String::new(), restored: false, leased: true };

@@ -16,13 +16,17 @@ use kinesin_apiserver::{ApiServer, Config};
 use kinesin_cluster::{CiliumEndpoint, CiliumNode};
 use kube::{
     Api,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::node::{ADDRESSES, API, NAME, Node, until};
 
+/// Name, addresses and pod CIDRs of another node.
+pub(crate) const PEER: &str = "n2";
+pub(crate) const PEER_ADDRESSES: [&str; 2] = ["192.168.10.101", "fd00:192:168:10::101"];
+pub(crate) const PEER_CIDRS: [&str; 2] = ["10.244.2.0/24", "fd00:10:244:2::/64"];
 /// Pod CIDRs of a usual node.
 pub(crate) const CIDRS: [&str; 2] = ["10.244.1.0/24", "fd00:10:244:1::/64"];
 
@@ -102,6 +106,29 @@ impl Cluster {
         let nodes: Api<NodeObject> = Api::all(self.client().clone());
         node.runtime.block_on(nodes.delete(NAME, &DeleteParams::default())).expect("deleted");
         self.create_node(node, cidrs);
+    }
+
+    /// Another node, which is to be reached by `carrier`, and accepts it and `native`.
+    pub(crate) fn set_peer(&self, node: &Node, carrier: &str) {
+        let object: CiliumNode = serde_json::from_value(json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumNode",
+            "metadata": {"name": PEER, "annotations": {
+                "routing.kinesin.io/prefers": carrier, "routing.kinesin.io/accepts": format!("native,{carrier}"),
+            }},
+            "spec": {
+                "addresses": PEER_ADDRESSES.map(|ip| json!({"type": "InternalIP", "ip": ip})),
+                "ipam": {"podCIDRs": PEER_CIDRS},
+            },
+        }))
+        .expect("a CiliumNode");
+        let nodes: Api<CiliumNode> = Api::all(self.client().clone());
+        node.runtime.block_on(async {
+            if nodes.get_opt(PEER).await.expect("asked").is_none() {
+                nodes.create(&PostParams::default(), &object).await.expect("created");
+            } else {
+                nodes.patch(PEER, &PatchParams::default(), &Patch::Merge(&object)).await.expect("changed");
+            }
+        });
     }
 
     /// Pod CIDRs that the agent has published; none before it has.

@@ -58,7 +58,8 @@ pub(crate) struct Node {
     pub(crate) runtime: Runtime,
     holder: Child,
     agent: Option<Child>,
-    _world: NetNs,
+    /// What is at the other end of the uplink.
+    pub(crate) world: NetNs,
 }
 
 impl Node {
@@ -76,7 +77,7 @@ impl Node {
         BufReader::new(holder.stdout.take().expect("piped")).read_line(&mut line).expect("the holder speaks");
         assert_eq!(line, "ready\n", "the mounts of the node are not made");
         let directory = tempfile::tempdir().expect("directory");
-        Self { netns: Arc::new(netns), directory, runtime, holder, agent: None, _world: world }
+        Self { netns: Arc::new(netns), directory, runtime, holder, agent: None, world }
     }
 
     /// A program on the node.

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 use crate::{
     cidrs::reaches,
     cluster::{CIDRS, Cluster},
+    follow,
     node::{Node, built},
     pods::{self, Pod},
 };
@@ -65,7 +66,7 @@ fn contained(node: &Node, root: &Path, capabilities: &BTreeSet<String>) -> Comma
     let arguments: Vec<_> = agent.get_args().map(ToOwned::to_owned).collect();
     let own = arguments.iter().position(|argument| Path::new(argument) == built("kinesin-agent")).expect("the agent");
     let mut command = node.command("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-ec", CONTAIN, "contain"]).arg(root).arg(caps);
+    command.args(["--mount", "--propagation", "slave", "sh", "-ec", CONTAIN, "contain"]).arg(root).arg(caps);
     command.args(&arguments[own..]);
     command
 }
@@ -76,6 +77,8 @@ fn agent_works_with_the_capabilities_of_the_chart() {
     let _cluster = Cluster::new(&node, &CIDRS);
     let root = node.directory.path().join("root");
     fs::create_dir(&root).expect("made");
+    // As on a host that systemd runs; by the chart's `HostToContainer` the agent sees what is mounted later.
+    node.shell("mkdir -p /run/netns && mount --make-rshared /run");
     let capabilities = of_the_chart();
     assert!(capabilities.len() >= 4, "{capabilities:?}");
     node.shell("echo 0 > /proc/sys/net/ipv4/ip_forward");
@@ -88,9 +91,13 @@ fn agent_works_with_the_capabilities_of_the_chart() {
     assert_eq!((held & !allowed, held != 0), (0, true), "the agent holds {held:#x}, the chart gives {allowed:#x}");
     node.shell("[ $(cat /proc/sys/net/ipv4/ip_forward) = 1 ]");
 
+    // Their namespaces are kept where container runtimes keep them, and the agent of the chart looks for them.
     let (one, other) = (Pod::new("c1"), Pod::new("c2"));
-    let ips = |pod: &Pod| pods::addresses(&pod.add(&node).ok());
+    let ips = |pod: &Pod| pods::addresses(&pod.add_in(&node, &follow::keep(&node, &pod.netns, &pod.container)).ok());
     let (from, to) = (ips(&one), ips(&other));
+    node.shell("ip link set eth0 mtu 1400");
+    follow::wait_for_mtu(&node, &[&one, &other], 1400);
+    assert_eq!(node.ready().cilium.msg, "");
     for (from, to) in from.iter().zip(&to) {
         assert!(reaches(&one, *from, &other, *to), "{from} to {to}");
     }

@@ -70,8 +70,15 @@ impl Chassis for EbpfChassis {
         let mut report = ChassisReport::default();
         let netlink = Netlink::new().map_err(netlink_error)?;
 
-        let (host, changes) = host_device::prepare(&netlink, &desired.node).await.map_err(netlink_error)?;
-        report.changes += changes;
+        let prepared = host_device::prepare(&netlink, &desired.node).await.map_err(netlink_error)?;
+        let host = &prepared.host;
+        report.changes += prepared.changes;
+        report.pending.extend(
+            prepared
+                .deaf
+                .iter()
+                .map(|ip| format!("packets to the router address {ip} are not received yet; is {} up?", host.name)),
+        );
         let changed = host_device::forwarding(&desired.node).map_err(sysctl_error)?;
         if !changed.is_empty() {
             tracing::info!(sysctls = changed.join(" "), "switched on forwarding");
@@ -83,7 +90,7 @@ impl Chassis for EbpfChassis {
         let modes = self.modes(&mut report);
         if state.running.is_none() {
             let by_device = self.tunnel_paths(&uplinks, &overlays, &mut ChassisReport::default());
-            let wanted = self.constants(&desired.node, &host, &uplinks, &by_device);
+            let wanted = self.constants(&desired.node, host, &uplinks, &by_device);
             state.running = Some(self.start(desired, wanted, modes)?);
             report.changes += 1;
         }
@@ -92,7 +99,7 @@ impl Chassis for EbpfChassis {
             report.changes += running.open(&netlink, &mut overlays).await?;
         }
         let by_device = self.tunnel_paths(&uplinks, &overlays, &mut report);
-        let wanted = self.constants(&desired.node, &host, &uplinks, &by_device);
+        let wanted = self.constants(&desired.node, host, &uplinks, &by_device);
 
         let is_current = match &state.running {
             Some(running) => {
@@ -112,7 +119,7 @@ impl Chassis for EbpfChassis {
             state.running.replace(next)
         };
         let running = state.running.as_mut().ok_or(ChassisError::NotReady)?;
-        running.node = desired.node.clone();
+        running.node = prepared.node.clone();
         running.paths.clone_from(&desired.paths);
         let devices = NodeDevices {
             host: (host.name.clone(), host.index),
@@ -120,7 +127,7 @@ impl Chassis for EbpfChassis {
             overlays: overlay_device::devices(&overlays),
         };
         reconcile(running, &netlink, &devices, &desired.endpoints, &mut report).await?;
-        report.changes += host_device::finish(&netlink, &host, &desired.node).await.map_err(netlink_error)?;
+        report.changes += host_device::finish(&netlink, &prepared).await.map_err(netlink_error)?;
         // Only now: until its links are switched, the former generation's arrays may have no other holder.
         drop(former);
         report.attach_mode = running.datapath.modes.text().to_owned();

@@ -1,6 +1,9 @@
 //! The node's own pair of devices, its routes to local pods, and the sysctls that forwarding needs.
 
-use std::net::IpAddr;
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use kinesin_core::chassis::NodeSpec;
@@ -14,23 +17,57 @@ pub(crate) const NET: &str = "cilium_net";
 /// `RTPROT_KERNEL`, as the reference shows its routes (6.8).
 const PROTOCOL: u8 = 2;
 
-/// Makes and repairs both devices and adds router addresses; the answer is `cilium_host` and the number of changes.
+/// How long it is waited for a router's IPv6 address to be received: usually that takes microseconds, and CNI waits too.
+const RECEIVED_WITHIN: Duration = Duration::from_millis(50);
+
+/// What [`prepare`] came to.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// `cilium_host`.
+    pub(crate) host: Link,
+    /// The node as it can be now: while a router address is not received yet, those that it replaces stay before it.
+    pub(crate) node: NodeSpec,
+    /// Router addresses that are not received yet, by which nothing may lead.
+    pub(crate) deaf: Vec<Ipv6Addr>,
+    pub(crate) changes: usize,
+}
+
+/// Makes and repairs both devices and adds router addresses.
 ///
 /// Nothing leads by a new address before [`finish`], which is for when the tables know it: pods could not answer it.
-pub(crate) async fn prepare(netlink: &Netlink, node: &NodeSpec) -> Result<(Link, usize), NetlinkError> {
+pub(crate) async fn prepare(netlink: &Netlink, node: &NodeSpec) -> Result<Prepared, NetlinkError> {
     let mut changes = 0;
     let host = pair(netlink, node.device_mtu_bytes, &mut changes).await?;
+    let former = netlink.addresses_of(host.index).await?;
     add_addresses(netlink, &host, &node.router, &mut changes).await?;
-    Ok((host, changes))
+    let mut deaf = Vec::new();
+    for address in &node.router {
+        if let IpAddr::V6(address) = address {
+            // From `finish` on the node speaks to pods from this address, and must hear their answers.
+            if !netlink.is_received(*address, RECEIVED_WITHIN).await? {
+                deaf.push(*address);
+            }
+        }
+    }
+    let mut node = node.clone();
+    if !deaf.is_empty() {
+        let is_kept = |net: &IpNet| net.addr().is_ipv6() && !is_link_local(net) && !node.router.contains(&net.addr());
+        let kept: Vec<IpAddr> = former.iter().filter(|net| is_kept(net)).map(IpNet::addr).collect();
+        node.router.splice(0..0, kept);
+    }
+    Ok(Prepared { host, node, deaf, changes })
 }
 
 /// Makes and repairs the routes, then removes router addresses that are left; the answer is the number of changes.
 ///
 /// In this order: with an address the kernel takes every IPv4 route whose source it is (`fib_sync_down_addr`), and pods
 /// would be out of reach until those by the new address were there.
-pub(crate) async fn finish(netlink: &Netlink, host: &Link, node: &NodeSpec) -> Result<usize, NetlinkError> {
+pub(crate) async fn finish(netlink: &Netlink, prepared: &Prepared) -> Result<usize, NetlinkError> {
+    let Prepared { host, node, deaf, .. } = prepared;
     let mut changes = 0;
-    routes(netlink, host, node, &mut changes).await?;
+    let mut hearing = node.clone();
+    hearing.router.retain(|ip| !deaf.iter().any(|deaf| *ip == IpAddr::V6(*deaf)));
+    routes(netlink, host, node, &wanted_routes(host.index, &hearing), &mut changes).await?;
     remove_addresses(netlink, host, &node.router, &mut changes).await?;
     Ok(changes)
 }
@@ -86,16 +123,6 @@ async fn add_addresses(
         netlink.add_address(host.index, address).await?;
         *changes += 1;
     }
-    for address in router {
-        if let IpAddr::V6(address) = address {
-            // From `finish` on the node speaks to pods from this address, and must hear their answers.
-            match netlink.wait_until_received(*address).await {
-                // Not a reason to leave the node as it is: the other family works, and so may this one in a moment.
-                Err(error @ NetlinkError::Address { .. }) => tracing::warn!(%error, "going on without it"),
-                result => result?,
-            }
-        }
-    }
     Ok(())
 }
 
@@ -119,10 +146,15 @@ fn is_link_local(net: &IpNet) -> bool {
     matches!(net.addr(), IpAddr::V6(ip) if ip.segments()[0] & 0xffc0 == 0xfe80)
 }
 
-async fn routes(netlink: &Netlink, host: &Link, node: &NodeSpec, changes: &mut usize) -> Result<(), NetlinkError> {
-    let desired = wanted_routes(host.index, node);
+async fn routes(
+    netlink: &Netlink,
+    host: &Link,
+    node: &NodeSpec,
+    desired: &[Route],
+    changes: &mut usize,
+) -> Result<(), NetlinkError> {
     let actual = netlink.routes().await?;
-    for route in &desired {
+    for route in desired {
         // IPv6 routes get a metric from the kernel; the rest must agree.
         let same = |found: &&Route| Route { metric: route.metric, ..(*found).clone() } == *route;
         if !actual.iter().any(|found| same(&found)) {

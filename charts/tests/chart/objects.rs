@@ -147,6 +147,13 @@ fn agent_has_named_capabilities_and_only_the_mount_is_privileged() {
         assert_eq!(container["securityContext"]["privileged"] == true, mounts_to_the_host, "{}", container["name"]);
     }
     assert_eq!(pod["containers"][0]["volumeMounts"][0]["mountPropagation"], "HostToContainer");
+    // Network namespaces of pods that start later than the agent, whose MTU it changes.
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().expect("a list");
+    let namespaces = mounts.iter().find(|mount| mount["mountPath"] == "/var/run/netns").expect("a mount");
+    assert_eq!(namespaces["mountPropagation"], "HostToContainer");
+    let volumes = pod["volumes"].as_array().expect("a list");
+    let volume = volumes.iter().find(|volume| volume["name"] == namespaces["name"]).expect("its volume");
+    assert_eq!(volume["hostPath"]["path"], "/var/run/netns");
 }
 
 trait CollectTexts {

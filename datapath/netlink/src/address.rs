@@ -16,9 +16,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::{Netlink, NetlinkError};
 
-/// How long the kernel may take to make an address receive: microseconds on an idle machine, seconds where many devices
-/// come up at once, since one worker of the kernel does it for all namespaces, a device at a time.
-const RECEIVES_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is looked whether it has.
 const LOOKS_EVERY: Duration = Duration::from_millis(1);
 
@@ -58,20 +55,23 @@ impl Netlink {
         request.execute().await.map_err(|error| NetlinkError::from_request(action(), error))
     }
 
-    /// Waits until packets to an IPv6 address that was just given to a device which is up are received here.
+    /// Whether packets to an IPv6 address that was given to a device which is up are received here; waits at most `within`
+    /// until they are.
     ///
     /// The kernel can send from such an address at once, but makes the route by which it receives in a worker
-    /// (`addrconf_dad_start`), and until then answers to it are forwarded like a stranger's.
+    /// (`addrconf_dad_start`), and until then answers to it are forwarded like a stranger's. That takes microseconds on an
+    /// idle machine, and seconds where many devices come up at once: one worker does it for all namespaces, a device at a
+    /// time. Where the device is down it never comes.
     ///
     /// # Errors
-    /// `Socket`, and `Address` when it is not received within ten seconds.
-    pub async fn wait_until_received(&self, address: Ipv6Addr) -> Result<(), NetlinkError> {
+    /// `Socket`.
+    pub async fn is_received(&self, address: Ipv6Addr, within: Duration) -> Result<bool, NetlinkError> {
         let start = Instant::now();
         loop {
             let query = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build();
             let found = self.handle.route().get(query).execute().try_next().await;
             match found {
-                Ok(Some(route)) if route.header.kind == RouteType::Local => return Ok(()),
+                Ok(Some(route)) if route.header.kind == RouteType::Local => return Ok(true),
                 Ok(_) => {}
                 Err(error) => {
                     let error = NetlinkError::from_request(format!("look up the way to {address}"), error);
@@ -81,8 +81,8 @@ impl Netlink {
                     }
                 }
             }
-            if start.elapsed() > RECEIVES_WITHIN {
-                return Err(NetlinkError::Address { address: address.into(), waited: RECEIVES_WITHIN });
+            if start.elapsed() >= within {
+                return Ok(false);
             }
             sleep(LOOKS_EVERY).await;
         }

@@ -1,6 +1,6 @@
 //! What goes wrong between a program and the kernel's network configuration.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::io;
 
 /// An error of one netlink request or namespace operation.
 #[derive(Debug, thiserror::Error)]
@@ -27,14 +27,6 @@ pub enum NetlinkError {
     NoSuchLink {
         /// Its name.
         name: String,
-    },
-    /// An address was given to a device, and the kernel does not receive what is sent to it.
-    #[error("packets to {address} are not received {} s after a device got it; is that device up?", .waited.as_secs())]
-    Address {
-        /// The address.
-        address: IpAddr,
-        /// How long it was waited for.
-        waited: Duration,
     },
     /// A network namespace could not be made, opened or entered.
     #[error("cannot {action}: {source}")]

@@ -4,7 +4,10 @@ use std::{
     fs::{self, File},
     io,
     net::UdpSocket,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+        unix::fs::OpenOptionsExt as _,
+    },
     path::{Path, PathBuf},
     thread,
 };
@@ -24,13 +27,15 @@ pub struct NetNs {
 }
 
 impl NetNs {
-    /// Opens the namespace at `path`, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
+    /// Opens the namespace at `path`, such as `/run/netns/NAME` or `/proc/PID/ns/net`; whatever else is there, it does not
+    /// wait for it.
     ///
     /// # Errors
     /// `Namespace` with the path when it does not exist or is no network namespace.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, NetlinkError> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|source| failed("open network namespace", path, source))?;
+        let file = fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+        let file = file.map_err(|source| failed("open network namespace", path, source))?;
         let namespace = Self { file, path: path.to_owned() };
         // A plain file opens as well; entering it is what tells the difference.
         namespace.run(|| ())?;

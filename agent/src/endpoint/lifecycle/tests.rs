@@ -23,7 +23,7 @@ use kinesin_host_scope as _;
 
 use super::*;
 use crate::{
-    endpoint::tests::record,
+    endpoint::{settings::Settings, tests::record},
     engine::Datapath,
     ipam::{
         Mode, Modes,
@@ -168,6 +168,7 @@ async fn start(directory: &std::path::Path) -> Node {
         router: vec!["10.9.0.1".parse().expect("an address")],
         device_mtu_bytes: 1500,
         route_mtu_bytes: 1450,
+        settings: Settings { device_mtu: 1500, route_mtu: 1450, no_udp_segmentation: false },
         ..Datapath::default()
     });
     state.node.blocks = vec![block];

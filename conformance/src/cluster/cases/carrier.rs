@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use kinesin_lab::Families;
 
-use super::addresses::reach_each_other;
+use super::{addresses::reach_each_other, mtu};
 use crate::{
     cluster::{
         case::Scale,
@@ -13,7 +13,7 @@ use crate::{
         place::Place,
         traffic::Traffic,
         verdict::{Judged, Stop},
-        worker::Count,
+        worker::{Count, Told},
     },
     target::NodeInfo,
 };
@@ -35,6 +35,8 @@ ipam:
 const DAILY: [&str; 3] = ["geneve", "native", "vxlan"];
 /// Every change from one to another.
 const FULL: [&str; 6] = ["geneve", "native", "vxlan", "native", "geneve", "vxlan"];
+/// MTU of the lab's underlay in bytes.
+const UNDERLAY: u32 = 1_500;
 /// Annotations by which a node says how it wants to be reached, and what it accepts.
 const PREFERS: &str = "routing.kinesin.io/prefers";
 const ACCEPTS: &str = "routing.kinesin.io/accepts";
@@ -53,6 +55,9 @@ pub(in crate::cluster) fn changes_under_traffic(context: &Context<'_>) -> Judged
         context.target.configure(&format!("backends: {{routing: {carrier}}}"))?;
         are_reached_by(context, &two, carrier)?;
         took.push(format!("{:.1}", begun.elapsed().as_secs_f64()));
+        if *carrier != "native" {
+            mtu_is_lowered(context, &pods, true)?;
+        }
         reach_each_other(context, &pods)?;
         lost.add(traffic.judge().map_err(|stop| Stop::broken(format!("on the way to {carrier}: {stop}")))?);
     }
@@ -63,6 +68,8 @@ pub(in crate::cluster) fn changes_under_traffic(context: &Context<'_>) -> Judged
             Ok(if word(&said) == last { Ok(()) } else { Err(said) })
         })?;
     }
+    // What held it is gone with the last carrier that needed it.
+    mtu_is_lowered(context, &pods, last != "native")?;
     reach_each_other(context, &pods)?;
     Ok(format!("{} changes of two nodes, in {} s: {lost}", route.len(), took.join(" + ")))
 }
@@ -81,6 +88,25 @@ pub(super) fn are_reached_by(context: &Context<'_>, nodes: &[NodeInfo], carrier:
 fn pairs<'a>(pods: &'a [Place], nodes: &'a [Place]) -> Result<[(&'a Place, &'a Place); 4], Stop> {
     let ([a, b, c, d], [na, nb]) = (pods, nodes) else { return Err(Stop::broken("places are missing")) };
     Ok([(a, c), (d, b), (na, c), (nb, a)])
+}
+
+/// Pods that ran all the time send packets that fill the underlay only while no tunnel needs a part of them. Asked of pods
+/// on one node, between which nothing but the sender's own kernel knows of tunnels.
+fn mtu_is_lowered(context: &Context<'_>, pods: &[Place], lowered: bool) -> Result<(), Stop> {
+    let [a, beside_a, c, beside_c] = pods else { return Err(Stop::broken("there are not four pods")) };
+    let what = if lowered { "running pods to send less" } else { "running pods to send whole packets again" };
+    context.until(what, || {
+        for is_ipv4 in context.families() {
+            for (from, to) in [(a, beside_a), (c, beside_c)] {
+                match mtu::whole(context, from, to, is_ipv4, UNDERLAY)? {
+                    Ok(Told::TooBig { mtu }) if lowered && mtu < UNDERLAY => {}
+                    Ok(Told::Answered) if !lowered => {}
+                    other => return Ok(Err(format!("{from} to {to}, {UNDERLAY} bytes: {other:?}"))),
+                }
+            }
+        }
+        Ok(Ok(()))
+    })
 }
 
 fn said(context: &Context<'_>, node: &NodeInfo, annotation: &str) -> Result<String, Stop> {

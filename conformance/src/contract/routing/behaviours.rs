@@ -183,6 +183,42 @@ pub(super) fn routing_7(harness: &Harness) -> Judged {
     })
 }
 
+pub(super) fn routing_8(harness: &Harness) -> Judged {
+    harness.on_node(|node| {
+        // What is planned first, on a node with nothing on it, then from one state to another.
+        let state = node.cluster(&[("w1", peer(1)), ("w2", peer(2))]);
+        planned(node, node.start()?.as_ref(), &state)?;
+        clusters(node, 2, |states| {
+            let routing = node.start()?;
+            if node.try_apply(routing.as_ref(), &states[0])?.is_none() {
+                return Ok(());
+            }
+            planned(node, routing.as_ref(), &states[1])
+        })
+    })
+}
+
+fn planned(node: &Node<'_>, routing: &dyn Routing, state: &RoutingDesired) -> Judged {
+    let (before, files) = (node.view()?, node.files()?);
+    node.changes()?;
+    let plan = node.plan(routing, state)?;
+    let changes = node.changes()?;
+    ensure!(changes.is_empty(), "plan made changes: {changes:?}");
+    let after = node.view()?;
+    ensure!(after == before, "plan changed the kernel; {}", after.against(&before));
+    let now = node.files()?;
+    ensure!(now == files, "plan left the files {now:?}, before there were {files:?}");
+    let (Some(plan), Some(report)) = (plan, node.try_apply(routing, state)?) else { return Ok(()) };
+    let ways = |paths: &[Path]| {
+        let mut ways: Vec<_> = paths.iter().map(|path| (path.prefix, path.node, path.carrier)).collect();
+        ways.sort();
+        ways
+    };
+    let (planned, done) = (ways(&plan), ways(&report.paths));
+    ensure!(planned == done, "the plan was {planned:?}, and apply of the same state reports {done:?}");
+    Ok(())
+}
+
 /// ROUTING-1 of any report.
 fn complete(routing: &dyn Routing, state: &RoutingDesired, report: &RoutingReport) -> Judged {
     for (name, peer) in &state.peers {

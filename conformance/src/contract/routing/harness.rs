@@ -1,12 +1,12 @@
 //! A node for one implementation of [`Routing`]: a network namespace with an uplink, and an observer of its kernel.
 
-use std::{cell::RefCell, net::IpAddr, path::Path, sync::Arc};
+use std::{cell::RefCell, net::IpAddr, path, sync::Arc};
 
 use ipnet::IpNet;
 use kinesin_core::{
     capability::Capability,
     registry::{BuildContext, BuildError, RoutingBackend},
-    routing::{LocalNode, Peer, Routing, RoutingDesired, RoutingError, RoutingReport},
+    routing::{LocalNode, Path, Peer, Routing, RoutingDesired, RoutingError, RoutingReport},
     values::{Families, Family},
 };
 use kinesin_netlink::{NetNs, Netlink, NetlinkError, Sysctl, VethSpec};
@@ -61,14 +61,14 @@ impl Harness {
 pub(super) struct Node<'a> {
     maker: &'a Maker<dyn Routing>,
     pub(super) families: Families,
-    state: &'a Path,
+    state: &'a path::Path,
     waiter: Waiter,
     pub(super) netlink: Netlink,
     watch: RefCell<Watch>,
 }
 
 impl<'a> Node<'a> {
-    fn new(maker: &'a Maker<dyn Routing>, families: Families, state: &'a Path) -> Result<Self, Stop> {
+    fn new(maker: &'a Maker<dyn Routing>, families: Families, state: &'a path::Path) -> Result<Self, Stop> {
         let waiter = Waiter::new()?;
         let (netlink, watch) = waiter
             .wait("netlink", async {
@@ -103,6 +103,11 @@ impl<'a> Node<'a> {
         desired: &RoutingDesired,
     ) -> Result<Option<RoutingReport>, Stop> {
         Ok(self.waiter.wait("apply", routing.apply(desired))?.ok())
+    }
+
+    /// What the implementation answers; none if it tells no paths, or fails for the node as a whole.
+    pub(super) fn plan(&self, routing: &dyn Routing, desired: &RoutingDesired) -> Result<Option<Vec<Path>>, Stop> {
+        Ok(self.waiter.wait("plan", routing.plan(desired))?.ok().flatten())
     }
 
     pub(super) fn retire(&self, routing: &dyn Routing) -> Judged {

@@ -23,4 +23,5 @@ pub const BEHAVIOURS: &[Behaviour<Harness>] = &[
     Behaviour { id: "ROUTING-5", title: "one bad peer harms no other", judge: behaviours::routing_5 },
     Behaviour { id: "ROUTING-6", title: "what others made is never touched", judge: behaviours::routing_6 },
     Behaviour { id: "ROUTING-7", title: "retire removes what any run made", judge: behaviours::routing_7 },
+    Behaviour { id: "ROUTING-8", title: "a plan changes nothing and comes true", judge: behaviours::routing_8 },
 ];

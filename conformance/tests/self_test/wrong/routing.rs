@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kinesin_core::{
     registry::{BuildContext, BuildError},
-    routing::{Routing, RoutingDesired, RoutingError, RoutingReport},
+    routing::{Path, Routing, RoutingDesired, RoutingError, RoutingReport},
     values::{Carrier, Family},
 };
 use kinesin_netlink::{Netlink, NetlinkError, Route};
@@ -29,6 +29,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("clears_its_way", "ROUTING-6", &[]),
     fault("retire_sweeps_all_routes", "ROUTING-6", &[]),
     fault("retires_its_own_run_only", "ROUTING-7", &[]),
+    fault("plans_by_doing", "ROUTING-8", &[]),
+    fault("plans_what_it_will_not_do", "ROUTING-8", &[]),
 ];
 
 /// The reference with a fault.
@@ -67,6 +69,14 @@ impl Routing for Wrong {
 
     fn overhead_bytes(&self, underlay: Family) -> u16 {
         Reference.overhead_bytes(underlay)
+    }
+
+    async fn plan(&self, desired: &RoutingDesired) -> Result<Option<Vec<Path>>, RoutingError> {
+        match self.fault {
+            "plans_by_doing" => Ok(Some(Reference.apply(desired).await?.paths)),
+            "plans_what_it_will_not_do" => Ok(Some(Vec::new())),
+            _ => Ok(None),
+        }
     }
 
     async fn apply(&self, desired: &RoutingDesired) -> Result<RoutingReport, RoutingError> {
