@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use kinesin_core::{
-    capability::{Capability, Requirement},
     registry::{BuildContext, BuildError},
     routing::Routing,
-    values::{Carrier, Family},
+    values::Carrier,
 };
 use kinesin_encap::{Encap, Format};
 
@@ -19,19 +18,12 @@ fn build(context: &BuildContext) -> Result<Arc<dyn Routing>, BuildError> {
 }
 
 kinesin_core::inventory::submit! {
-    kinesin_core::registry::RoutingBackend {
-        name: FORMAT.name,
-        summary: "VXLAN tunnels between nodes, for networks that do not know pods",
-        provides: &[Capability::IPV4, Capability::IPV6],
-        requires: &[Requirement::Needs {
-            capability: Capability::CHASSIS_EBPF,
-            reason: "packets are encapsulated by eBPF programs",
-            remedy: "choose chassis \"ebpf\"",
-        }],
-        overhead_bytes: FORMAT.overhead_bytes(Family::V6),
-        defaults: include_str!("../default.toml"),
+    kinesin_encap::registration(
+        &FORMAT,
+        "VXLAN tunnels between nodes, for networks that do not know pods",
+        include_str!("../default.toml"),
         build,
-    }
+    )
 }
 
 #[cfg(test)]
@@ -42,10 +34,5 @@ mod tests {
     fn default_file_equals_the_default() {
         let written: Config = toml::from_str(include_str!("../default.toml")).expect("valid");
         assert_eq!(written, Config::default());
-    }
-
-    #[test]
-    fn unknown_key_is_refused() {
-        assert!(toml::from_str::<Config>("port = 3").is_err());
     }
 }

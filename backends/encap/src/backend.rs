@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use kinesin_core::{
-    registry::{BuildContext, BuildError},
+    capability::{Capability, Requirement},
+    registry::{BuildContext, BuildError, RoutingBackend},
     routing::{Peer, Routing, RoutingDesired, RoutingError},
     values::{Carrier, Family},
 };
@@ -44,6 +45,32 @@ impl Format {
             Family::V6 => IPV6_BYTES,
         };
         ip + UDP_BYTES + self.header_bytes + ETHERNET_BYTES
+    }
+}
+
+/// What every tunnel needs.
+const REQUIRES: &[Requirement] = &[Requirement::Needs {
+    capability: Capability::CHASSIS_EBPF,
+    reason: "packets are encapsulated by eBPF programs",
+    remedy: "choose chassis \"ebpf\"",
+}];
+
+/// The registration of a format: `defaults` is its crate's `default.toml`, and `build` calls [`Encap::build`] with the format.
+#[must_use]
+pub const fn registration(
+    format: &Format,
+    summary: &'static str,
+    defaults: &'static str,
+    build: fn(&BuildContext) -> Result<Arc<dyn Routing>, BuildError>,
+) -> RoutingBackend {
+    RoutingBackend {
+        name: format.name,
+        summary,
+        provides: &[Capability::IPV4, Capability::IPV6],
+        requires: REQUIRES,
+        overhead_bytes: format.overhead_bytes(Family::V6),
+        defaults,
+        build,
     }
 }
 

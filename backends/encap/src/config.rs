@@ -22,3 +22,14 @@ impl Config {
         Settings { underlay: context.underlay }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_key_is_refused() {
+        let section = serde_json::json!({"port": 3});
+        assert!(serde_json::from_value::<Config>(section).is_err());
+    }
+}

@@ -6,5 +6,5 @@ mod way;
 
 mod backend;
 
-pub use backend::{Encap, Format};
+pub use backend::{Encap, Format, registration};
 pub use config::{Config, Settings};

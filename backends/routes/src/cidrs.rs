@@ -38,6 +38,7 @@ pub(crate) fn check<'a>(desired: &'a RoutingDesired, own: impl Iterator<Item = I
                 None => candidates.push((cidr, name.as_str())),
             }
         }
+        reasons.extend(shared_addresses(name, peer, &nodes, &desired.local.name));
         if !reasons.is_empty() {
             checked.bad.insert(name, reasons);
         }
@@ -72,6 +73,21 @@ fn wanted_cidrs(desired: &RoutingDesired, peer: &Peer, reasons: &mut Vec<String>
         reasons.push("its pod CIDRs are of a family that is switched off on this node".to_owned());
     }
     wanted
+}
+
+/// Addresses that other peers claim as well. Nobody here can tell whose they are, so both are routed there, and both told.
+/// What is this node's own is refused where the way is found.
+fn shared_addresses(name: &str, peer: &Peer, nodes: &[(IpAddr, &str)], local: &str) -> Vec<String> {
+    let claimed_by = |ip: &IpAddr| {
+        let first = nodes.partition_point(|(other, _)| other < ip);
+        let same = nodes[first..].iter().take_while(move |(other, _)| other == ip);
+        same.map(|(_, other)| *other).find(|other| *other != name && *other != local)
+    };
+    let told = |ip: &IpAddr| {
+        let other = claimed_by(ip)?;
+        Some(format!("its address {ip} is that of node {other} as well; correct the InternalIP of one of the two"))
+    };
+    peer.addresses.iter().filter_map(told).collect()
 }
 
 /// Why a pod CIDR cannot be routed, whatever the other peers have.
@@ -192,6 +208,19 @@ mod tests {
         assert_eq!(bad.len(), 4);
         assert!(bad[0].contains("overlaps 10.244.1.0/24 of node b"), "{bad:?}");
         assert!(bad[3].contains("overlaps 10.246.0.0/16 of node c"), "{bad:?}");
+    }
+
+    #[test]
+    fn nodes_of_one_address_are_named_and_others_are_not() {
+        let (good, bad) = outcome(&[
+            ("a", "192.168.10.101", &["10.244.1.0/24"]),
+            ("b", "192.168.10.101", &["10.244.2.0/24"]),
+            ("c", "192.168.10.103", &["10.244.3.0/24"]),
+        ]);
+        assert_eq!(good.len(), 3, "pods of whoever has the address are reached: {good:?}");
+        assert_eq!(bad.len(), 2, "{bad:?}");
+        assert!(bad[0].starts_with("a: its address 192.168.10.101 is that of node b as well; correct"), "{bad:?}");
+        assert!(bad[1].contains("192.168.10.101 is that of node a"), "{bad:?}");
     }
 
     #[test]

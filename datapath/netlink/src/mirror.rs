@@ -228,16 +228,17 @@ impl Mirror {
             RouteNetlinkMessage::NewRoute(route) if replaces => self.learn_replaced(&route),
             RouteNetlinkMessage::NewRoute(route) => {
                 if let Some(route) = self.understand(&route) {
-                    self.seen.routes.insert(route.dst);
-                    self.routes.insert(route);
+                    self.insert(route);
                 }
             }
             RouteNetlinkMessage::DelRoute(route) => {
-                if let Some(route) = self.understand(&route) {
-                    self.seen.routes.insert(route.dst);
+                if let Some(route) = self.understand(&route)
+                    && !self.remove(&route)
+                {
                     // In other words than before, it may be one that is known.
                     let is_like = |found: &Route| (found.dev, found.via) == (route.dev, route.via);
-                    self.routes_unsure |= !self.routes.remove(&route) && self.at_place_of(&route).any(is_like);
+                    let may_be_known = self.at_place_of(&route).any(is_like);
+                    self.routes_unsure |= may_be_known;
                 }
             }
             // Next hops that are objects of their own take their routes along when they go, without a word of them.
@@ -257,27 +258,39 @@ impl Mirror {
         // Which of several it was, the kernel does not tell.
         self.routes_unsure |= replaced.len() > 1;
         for old in &replaced {
-            self.routes.remove(old);
+            self.remove(old);
         }
-        self.seen.routes.insert(route.dst);
-        self.routes.insert(route);
+        self.insert(route);
     }
 
-    /// A route that is to be kept. One with several next hops makes the list unsure: it may have been one with a single
-    /// next hop before, or become one.
+    /// The route that a message tells of. One with several next hops makes the list unsure: it may have been one with a
+    /// single next hop before, or become one.
     fn understand(&mut self, message: &RouteMessage) -> Option<Route> {
         let is_ip = matches!(message.header.address_family, AddressFamily::Inet | AddressFamily::Inet6);
         let is_copy = message.header.flags.contains(RouteFlags::Cloned);
         if !is_ip || is_copy || message.header.kind != RouteType::Unicast {
             return None;
         }
-        match parse_route(message) {
-            None => {
-                self.routes_unsure = true;
-                None
-            }
-            found => found.filter(self.spec.keep),
+        let found = parse_route(message);
+        self.routes_unsure |= found.is_none();
+        found
+    }
+
+    /// Takes over a route that is to be kept.
+    fn insert(&mut self, route: Route) {
+        if (self.spec.keep)(&route) {
+            self.seen.routes.insert(route.dst);
+            self.routes.insert(route);
         }
+    }
+
+    /// Says whether it was there.
+    fn remove(&mut self, route: &Route) -> bool {
+        let was_there = self.routes.remove(route);
+        if was_there {
+            self.seen.routes.insert(route.dst);
+        }
+        was_there
     }
 
     /// Routes that differ from this one in nothing that tells routes apart.

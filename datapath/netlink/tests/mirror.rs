@@ -165,4 +165,16 @@ fn as_root_only_what_is_wanted_is_kept() {
         mirror.look().await.expect("look");
         assert_eq!(mirror.routes().iter().collect::<Vec<_>>(), [&default]);
     });
+    inside(async |netlink, [a, _]| {
+        let spec = MirrorSpec { keep: |route| route.protocol == 4, ..MirrorSpec::default() };
+        let mut mirror = Mirror::new(spec).expect("socket");
+        let ours = Route::new(net("10.9.0.0/24"), a, 4);
+        netlink.add_route(&ours).await.expect("added");
+        mirror.look().await.expect("look");
+        assert_eq!(mirror.routes_to(ours.dst).count(), 1);
+        // What takes its place is none of those that are kept.
+        netlink.replace_route(&Route { protocol: 17, ..ours.clone() }).await.expect("replaced");
+        assert!(mirror.look().await.expect("look").routes.contains(&ours.dst));
+        assert_eq!(mirror.routes_to(ours.dst).count(), 0);
+    });
 }
