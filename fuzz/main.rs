@@ -65,6 +65,12 @@ const TARGETS: &[Target] = &[
         max_bytes: 1024,
         run: packets::tables,
     },
+    Target {
+        name: "packet-tunnels",
+        corpus: "datapath/packet/fuzz/corpus/tunnels",
+        max_bytes: 1024,
+        run: packets::tunnels,
+    },
 ];
 
 fn main() -> ExitCode {

@@ -1,16 +1,18 @@
 //! Packets, and the tables that they meet.
 //!
 //! Input of `packets`: the entry point, the bytes per segment (two bytes, 0 for none), whether an ICMP error may be sent,
-//! and the packet. Input of `tables`: the number of a packet of the table in `samples.rs`, then map values.
+//! and the packet. Input of `tables`: the number of a packet of the table in `samples.rs`, then map values. Input of
+//! `tunnels`: which tunnel over which family and whether an ICMP error may be sent, the outer traffic class, the network (three
+//! bytes), the first two bytes of Geneve's header, then everything behind the tunnel's header.
 
-use kinesin_abi::{DropReason, Entry, carrier, read_record};
+use kinesin_abi::{DropReason, Entry, carrier, identity, read_record};
 use kinesin_packet::{
     ETH_LEN, Verdict,
     host::{self, Buffer, HostTables},
     ip::{Header, Ip, V4, V6, ethertype},
     samples::{
         node,
-        packets::{checksum, wrong_checksum},
+        packets::{checksum, draft, geneve, udp_around, vxlan, wrong_checksum},
         rows,
     },
 };
@@ -50,6 +52,37 @@ pub(crate) fn tables(input: &[u8]) {
         }
     }
     judge(entry_of(entry), &row.packet, &tables);
+}
+
+/// Whatever a node of the cluster puts into a tunnel to this node.
+pub(crate) fn tunnels(input: &[u8]) {
+    let Some((&[way, class, a, b, c, options, flags], inside)) = input.split_first_chunk() else { return };
+    let vni = u32::from_be_bytes([0, a, b, c]);
+    let (port, data) = if way & 1 == 0 {
+        (8472, vxlan(vni, inside))
+    } else {
+        let mut data = geneve(vni, &[], inside);
+        data[..2].copy_from_slice(&[options, flags]);
+        (6081, data)
+    };
+    let ends = if way & 2 == 0 {
+        ["192.168.10.103", "192.168.10.101"]
+    } else {
+        ["fd00:192:168:10::103", "fd00:192:168:10::101"]
+    };
+    let mut outer = draft(ends[0], ends[1], 17, udp_around(50000, port, &data)).class(class);
+    outer.eth_destination = [0; 6];
+    let packet = Buffer::new(outer.bytes());
+    let tables = node::tables();
+    tables.error_tokens.set((way >> 2 & 1).into());
+    judge(Entry::FromNetdev, &packet, &tables);
+    let verdict = host::run(Entry::FromNetdev, &mut packet.clone(), &tables, node::DEVICE);
+    let is_in = !matches!(verdict, Verdict::Drop(_));
+    assert!(!is_in || (vni != 0 && vni != identity::HOST), "nobody, or the node itself, got in: {verdict:?}");
+    assert!(
+        matches!(verdict, Verdict::Drop(_) | Verdict::Deliver { .. } | Verdict::ToHost(_) | Verdict::Answer(_)),
+        "out of a tunnel comes what is for this node, and nothing else: {verdict:?}"
+    );
 }
 
 /// The next record of `size` bytes, by [`read_record`].
