@@ -12,6 +12,7 @@ use std::{
 };
 
 use kinesin_agent_api::types::BackendHealth;
+use kinesin_netlink::{Netlink, NetlinkError, TunnelKind, TunnelSpec};
 
 use crate::{
     labs::{NODES, SETUPS, Setup, WORKER},
@@ -26,7 +27,7 @@ const PATIENCE: u32 = 60;
 /// Seconds for the tests of `backends/ebpf-tc/tests/test_run`.
 const PACKETS: u32 = 300;
 /// Seconds for the tests of [`crate::tunnels`].
-const TUNNELS: u32 = 300;
+const TUNNELS: u32 = 600;
 /// Seconds for a lab to come up; it gives up by itself before.
 const UP: u32 = 240;
 /// How often a lab may try: it gives up when one of its parts takes a minute, which may happen on an emulated machine of a
@@ -45,6 +46,10 @@ const REPORT: usize = 1_000_000;
 /// When the line cannot be written to.
 pub fn main(report: &Path) -> io::Result<()> {
     let mut line = Line(File::options().write(true).open(report)?);
+    if let Err(error) = keep_in_use() {
+        // On the console. Without it nothing is wrong yet.
+        let _ = writeln!(io::stderr(), "kernels: what should be kept in use cannot be used: {error}");
+    }
     line.step(Step::Release, PATIENCE, &["uname", "-r"])?;
     let doctor = line.step(Step::Doctor, PATIENCE, &["kinesin-agent", "doctor"])?;
     line.step(Step::Trial, PATIENCE, &["kinesin-kernels", "trial"])?;
@@ -64,6 +69,23 @@ pub fn main(report: &Path) -> io::Result<()> {
     let complaints = "dmesg | grep -E 'BUG:|WARNING:|Oops|general protection|soft lockup|detected stall'; true";
     line.step(Step::Complaints, PATIENCE, &["sh", "-c", complaints])?;
     line.tell(&Message::Done)
+}
+
+/// Uses, as long as the machine runs, what the kernel writes into its own code for the first user and takes out after the
+/// last: the hooks of tc, and tunnels. Tests come and go with namespaces of their own, and an emulator of two CPUs may run
+/// such a place while it is written (qemu 7.2: `Oops: int3` in `__dev_queue_xmit`), which ends the machine.
+fn keep_in_use() -> io::Result<()> {
+    const NAME: &str = "kept0";
+    const PORT: u16 = 4799;
+    aya::programs::tc::qdisc_add_clsact("lo").map_err(io::Error::other)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tunnel = TunnelSpec { name: NAME, kind: TunnelKind::Vxlan, port: PORT, source_ports: (0, 0), mac: None };
+    let made = runtime.block_on(async {
+        let netlink = Netlink::new()?;
+        netlink.add_tunnel(&tunnel).await?;
+        netlink.set_up(netlink.link(NAME).await?.index).await
+    });
+    made.map_err(|error: NetlinkError| io::Error::other(error))
 }
 
 /// Whether the agent would not start: its chassis cannot run here.
