@@ -64,7 +64,7 @@ const MODE: &str = "ipam.kinesin.io/mode";
 const LOOK: Duration = Duration::from_millis(10);
 /// How long half a migration may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Connections from a node to its own pods: they are from the router's address.
+/// Connections from nodes to pods: those to own pods are from the router's address, with a tunnel all of them.
 const FROM_ROUTER: usize = 4;
 
 /// No pod's address changes, no connection breaks, nothing is lost, new pods are of the new mode, and of the old one
@@ -81,11 +81,10 @@ pub(in crate::cluster) fn under_traffic(context: &Context<'_>) -> Judged {
     Ok(format!("{} changes of two nodes, in {} s: {}", route.len(), took.join(" + "), journey.lost))
 }
 
-/// Flows on one node, across, between pods and the other node, and from a pod to its own node; none from the router's
-/// address, which must be free to move.
+/// Flows on one node, across, and from pods to either node; none from the router's address, which must be free to move.
 fn pairs<'a>(pods: &'a [Place], nodes: &'a [Place]) -> Result<[(&'a Place, &'a Place); 6], Stop> {
     let ([a, b, c, d], [na, nb]) = (pods, nodes) else { return Err(Stop::broken("places are missing")) };
-    Ok([(a, b), (a, c), (d, b), (na, c), (b, na), (c, nb)])
+    Ok([(a, b), (a, c), (d, b), (d, na), (b, na), (c, nb)])
 }
 
 struct Journey<'a> {
@@ -105,9 +104,9 @@ impl Journey<'_> {
             return Ok(());
         };
         let context = self.context;
-        let ([_, nb], [_, _, _, d]) = (self.nodes, old) else { return Err(Stop::broken("places are missing")) };
+        let ([na, nb], [_, _, _, d]) = (self.nodes, old) else { return Err(Stop::broken("places are missing")) };
         let before: Vec<BTreeSet<IpAddr>> = old.iter().map(|place| place.ips.iter().copied().collect()).collect();
-        let by_router = Traffic::start(context, &[(nb, d)], FROM_ROUTER)?;
+        let by_router = Traffic::start(context, &[(nb, d), (na, d)], FROM_ROUTER)?;
 
         let plan = self.plan(to)?;
         if plan["possible"] != true || plan["nodes"].as_array().map(Vec::len) != Some(self.two.len()) {
@@ -150,7 +149,7 @@ impl Journey<'_> {
         ask_all(context, old, &new)?;
 
         // What the node holds by its old router address goes on while the router moves, and what it begins then as well.
-        let held = Traffic::start(context, &[(nb, &new[3])], FROM_ROUTER)?;
+        let held = Traffic::start(context, &[(nb, &new[3]), (na, &new[3])], FROM_ROUTER)?;
         let leaving: Vec<String> = names.into_iter().map(|(name, _)| name).chain(between).collect();
         context.delete(&leaving)?;
         self.router_moved(to)?;
