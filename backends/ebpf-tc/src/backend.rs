@@ -89,8 +89,8 @@ impl Chassis for EbpfChassis {
             overlay_device::ensure(&netlink, &desired.node, &mut report.changes).await.map_err(netlink_error)?;
         let modes = self.modes(&mut report);
         if state.running.is_none() {
-            let by_device = self.tunnel_paths(&uplinks, &overlays, &mut ChassisReport::default());
-            let wanted = self.constants(&desired.node, host, &uplinks, &by_device);
+            let tunnel_devices = self.tunnel_paths(&uplinks, &overlays, &mut ChassisReport::default());
+            let wanted = self.constants(&desired.node, host, &uplinks, &tunnel_devices);
             state.running = Some(self.start(desired, wanted, modes)?);
             report.changes += 1;
         }
@@ -98,8 +98,8 @@ impl Chassis for EbpfChassis {
             // Before anything is sent through them, and before it is known whether they can be used.
             report.changes += running.open(&netlink, &mut overlays).await?;
         }
-        let by_device = self.tunnel_paths(&uplinks, &overlays, &mut report);
-        let wanted = self.constants(&desired.node, host, &uplinks, &by_device);
+        let tunnel_devices = self.tunnel_paths(&uplinks, &overlays, &mut report);
+        let wanted = self.constants(&desired.node, host, &uplinks, &tunnel_devices);
 
         let is_current = match &state.running {
             Some(running) => {
@@ -262,18 +262,19 @@ impl EbpfChassis {
         Ok(found)
     }
 
-    /// Decides who puts tunnels on and takes them off, and tells the reasons; the answer are the devices that do.
+    /// Decides who puts tunnels on and takes them off, and tells the reasons; the answer are the kernel's devices, with
+    /// whether they do.
     fn tunnel_paths(
         &self,
         uplinks: &[Link],
         overlays: &Overlays,
         report: &mut ChassisReport,
-    ) -> BTreeMap<Carrier, u32> {
+    ) -> BTreeMap<Carrier, (u32, bool)> {
         let uplinks: Vec<_> =
             if overlays.is_empty() { Vec::new() } else { uplinks.iter().map(tunnel_path::look).collect() };
         let too_old = (this_kernel() < kernel::TUNNEL_SOURCE)
             .then(|| format!("its source address can be chosen only since Linux {}", kernel::TUNNEL_SOURCE));
-        let mut by_device = BTreeMap::new();
+        let mut devices = BTreeMap::new();
         for (carrier, overlay) in overlays {
             let unusable = overlay.trouble().or(too_old.as_deref());
             let decision = tunnel_path::choose(self.settings.tunnel_path, *carrier, unusable, &uplinks);
@@ -293,11 +294,11 @@ impl EbpfChassis {
                 }
                 _ => {}
             }
-            if let Some(link) = overlay.link().filter(|_| decision.by_device) {
-                by_device.insert(*carrier, link.index);
+            if let Some(link) = overlay.link() {
+                devices.insert(*carrier, (link.index, decision.by_device));
             }
         }
-        by_device
+        devices
     }
 
     fn constants(
@@ -305,7 +306,7 @@ impl EbpfChassis {
         node: &NodeSpec,
         host: &Link,
         uplinks: &[Link],
-        overlays: &BTreeMap<Carrier, u32>,
+        overlays: &BTreeMap<Carrier, (u32, bool)>,
     ) -> Constants {
         // A smaller MTU than the device's is somebody's knowledge of what lies behind it.
         let mtu_bytes = node.device_mtu_bytes;

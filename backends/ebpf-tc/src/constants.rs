@@ -12,12 +12,12 @@ use kinesin_netlink::Link;
 use crate::entries;
 
 /// The constants for a node with these devices: `cilium_host`, the first uplink's index and MTU in bytes, and by carrier
-/// those that packets in tunnels go through.
+/// the kernel's tunnel devices, with whether packets go through them.
 pub(crate) fn of_node(
     node: &NodeSpec,
     host: &Link,
     (uplink, mtu): (u32, u32),
-    overlays: &BTreeMap<Carrier, u32>,
+    overlays: &BTreeMap<Carrier, (u32, bool)>,
     slot_mask: u32,
 ) -> Constants {
     let mut constants = Constants { slot_mask, uplink, mtu, ..Constants::default() };
@@ -41,8 +41,14 @@ pub(crate) fn of_node(
         *slot = port.to_be();
     }
     tunnels(node, &mut constants);
-    constants.vxlan_device = overlays.get(&Carrier::Vxlan).copied().unwrap_or_default();
-    constants.geneve_device = overlays.get(&Carrier::Geneve).copied().unwrap_or_default();
+    for (carrier, (index, is_used)) in overlays {
+        constants.overlays |= 1 << entries::carrier_number(*carrier);
+        match carrier {
+            Carrier::Vxlan if *is_used => constants.vxlan_device = *index,
+            Carrier::Geneve if *is_used => constants.geneve_device = *index,
+            _ => {}
+        }
+    }
     constants
 }
 
@@ -85,6 +91,7 @@ pub(crate) fn symbols(constants: &Constants) -> Vec<(&'static str, Vec<u8>)> {
         ("KIN_GENEVE_PORT", half(constants.geneve_port)),
         ("KIN_VXLAN_DEVICE", word(constants.vxlan_device)),
         ("KIN_GENEVE_DEVICE", word(constants.geneve_device)),
+        ("KIN_OVERLAYS", word(constants.overlays)),
         ("KIN_UNDERLAY4", word(constants.underlay4)),
         ("KIN_UNDERLAY6", words(&constants.underlay6)),
         ("KIN_HOST_DEVICE", word(constants.host_device)),

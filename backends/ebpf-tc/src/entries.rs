@@ -173,7 +173,7 @@ fn prefix_key(cidr: &IpNet) -> (u32, IpcacheKey) {
     (FAMILY_BITS + u32::from(cidr.prefix_len()), IpcacheKey { family: [family, 0, 0, 0], addr })
 }
 
-fn carrier_number(carrier: Carrier) -> u8 {
+pub(crate) fn carrier_number(carrier: Carrier) -> u8 {
     match carrier {
         Carrier::Native => carrier::NATIVE,
         Carrier::Vxlan => carrier::VXLAN,

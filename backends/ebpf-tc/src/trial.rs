@@ -64,6 +64,7 @@ fn load_with(program: &'static str, device: u32) -> Result<Verified, LoaderError
         geneve_port: 6081_u16.to_be(),
         vxlan_device: device,
         geneve_device: device,
+        overlays: u32::MAX,
         underlay4: u32::from_ne_bytes([198, 51, 100, 2]),
         underlay6: [u32::from_ne_bytes([0x20, 0x01, 0x0d, 0xb8]), 0, 0, 2_u32.to_be()],
         host_device: 1,

@@ -42,6 +42,9 @@ pub struct Constants {
     pub vxlan_device: u32,
     /// `KIN_GENEVE_DEVICE`: the same for Geneve.
     pub geneve_device: u32,
+    /// `KIN_OVERLAYS`: tunnels whose kernel's device is there, used or idle: a bit for each, 1 shifted by its number in
+    /// `carrier`.
+    pub overlays: u32,
     /// `KIN_UNDERLAY4`: the node's address to other nodes, which tunnels end at. Network order; 0 when it has none.
     pub underlay4: u32,
     /// `KIN_UNDERLAY6`: the same for IPv6.

@@ -184,6 +184,10 @@ impl Tables for HostTables {
         self.constants.geneve_device
     }
 
+    fn overlays(&self) -> u32 {
+        self.constants.overlays
+    }
+
     fn underlay4(&self) -> u32 {
         self.constants.underlay4
     }
@@ -235,8 +239,7 @@ pub fn run_to_end(entry: Entry, packet: &mut Buffer, tables: &HostTables, ifinde
                 Err(reason) => (entry, Verdict::Drop(reason)),
             }
         }
-        Verdict::Decapsulate(peer) if tunnel::device_of(tables, peer.carrier) != 0 => match device::admit(packet, &out)
-        {
+        Verdict::Decapsulate(_) if device::takes(packet, tables, &out) => match device::admit(packet, &out) {
             Ok(()) => {
                 packet.mark = Mark::OVERLAY.0;
                 (entry, Verdict::Pass)

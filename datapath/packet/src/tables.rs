@@ -27,6 +27,8 @@ pub trait Tables {
     fn vxlan_device(&self) -> u32;
     /// See `Constants::geneve_device`.
     fn geneve_device(&self) -> u32;
+    /// See `Constants::overlays`.
+    fn overlays(&self) -> u32;
     /// See `Constants::tunnel_ports`.
     fn tunnel_ports(&self) -> [u16; MAX_TUNNEL_PORTS];
     /// See `Constants::vxlan_port`.

@@ -17,7 +17,7 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use kinesin_abi::{DropReason, Entry, FIRST_DROP, Mark};
 use kinesin_packet::{
     Kind, Outcome, Packet as _, pipeline,
-    tunnel::{self, decap, device},
+    tunnel::{decap, device},
 };
 
 use crate::{maps::KernelTables, packet::TcPacket};
@@ -140,17 +140,17 @@ fn run(ctx: TcContext, entry: Entry, start: u8) -> i32 {
         Entry::FromOverlay => pipeline::from_overlay(&mut packet, &KernelTables, &mut out, start),
     }
     if entry == Entry::FromNetdev && out.kind == Kind::Decapsulate {
-        let failed = if tunnel::device_of(&KernelTables, out.peer.carrier) == 0 {
-            match decap::strip(&mut packet, &out) {
-                Ok(()) => return overlay(&mut packet, &mut out, 0),
-                Err(reason) => reason,
-            }
-        } else {
+        let failed = if device::takes(&mut packet, &KernelTables, &out) {
             match device::admit(&mut packet, &out) {
                 Ok(()) => {
                     packet.ctx.set_mark(Mark::OVERLAY.0);
                     return act::NEXT;
                 }
+                Err(reason) => reason,
+            }
+        } else {
+            match decap::strip(&mut packet, &out) {
+                Ok(()) => return overlay(&mut packet, &mut out, 0),
                 Err(reason) => reason,
             }
         };

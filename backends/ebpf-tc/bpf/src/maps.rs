@@ -55,6 +55,8 @@ static KIN_VXLAN_DEVICE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static KIN_GENEVE_DEVICE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
+static KIN_OVERLAYS: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
 static KIN_UNDERLAY4: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static KIN_UNDERLAY6: Global<[u32; 4]> = Global::new([0; 4]);
@@ -153,6 +155,11 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn geneve_device(&self) -> u32 {
         KIN_GENEVE_DEVICE.load()
+    }
+
+    #[inline(always)]
+    fn overlays(&self) -> u32 {
+        KIN_OVERLAYS.load()
     }
 
     #[inline(always)]

@@ -9,8 +9,8 @@ use rtnetlink::{LinkMessageBuilder, LinkVxlan};
 
 use crate::{
     node::ip,
-    pod::{Pod, exchanges_tcp, pings},
-    tunnels::{Way, pair_by},
+    pod::{Pod, exchanges_tcp, pings, udp},
+    tunnels::{Way, pair_by, router},
 };
 
 const WAYS: [Way; 2] = [
@@ -48,6 +48,22 @@ fn udp_segments_of_pods_arrive_by_tunnel() {
             assert!(ten_arrive(&from.udp(family, 0), &to.udp(family, 0)), "over {family} by {way:?}");
         }
         assert_eq!(a.drops(), []);
+    }
+}
+
+/// Nobody prepares the node's own devices as the CNI plugin does a pod's.
+#[test]
+fn udp_segments_of_the_node_arrive_by_vxlan() {
+    for paths in [["bpf", "bpf"], ["device", "bpf"], ["device", "device"]] {
+        let (a, mut b) = pair_by(WAYS[0], paths);
+        let to = b.pod(20);
+        for family in Family::ALL {
+            let own = udp(&a.netns, router(&a, family), 0);
+            assert!(ten_arrive(&own, &to.udp(family, 0)), "over {family}, {paths:?}");
+        }
+        for node in [&a, &b] {
+            assert_eq!(node.drops(), []);
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn underlay(node: &Node, family: Family) -> IpAddr {
     *node.spec.addresses.iter().find(|ip| Family::of(ip) == family).expect("both families")
 }
 
-fn router(node: &Node, family: Family) -> IpAddr {
+pub(crate) fn router(node: &Node, family: Family) -> IpAddr {
     *node.spec.router.iter().find(|ip| Family::of(ip) == family).expect("both families")
 }
 

@@ -49,6 +49,7 @@ impl Kernel {
             .override_global("KIN_GENEVE_PORT", &constants.geneve_port, true)
             .override_global("KIN_VXLAN_DEVICE", &constants.vxlan_device, true)
             .override_global("KIN_GENEVE_DEVICE", &constants.geneve_device, true)
+            .override_global("KIN_OVERLAYS", &constants.overlays, true)
             .override_global("KIN_UNDERLAY4", &constants.underlay4, true)
             .override_global("KIN_UNDERLAY6", &constants.underlay6, true)
             .override_global("KIN_HOST_DEVICE", &constants.host_device, true)

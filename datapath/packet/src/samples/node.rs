@@ -79,6 +79,7 @@ pub fn tables() -> HostTables {
             geneve_port: 6081_u16.to_be(),
             vxlan_device: 0,
             geneve_device: 0,
+            overlays: 0,
             underlay4: words("192.168.10.101")[0],
             underlay6: words("fd00:192:168:10::101"),
             host_device: DEVICE,

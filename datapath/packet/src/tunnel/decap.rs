@@ -118,7 +118,7 @@ pub(super) struct Inside {
     /// Its ethertype.
     kind: u16,
     /// Its family.
-    family: u8,
+    pub(super) family: u8,
     /// Traffic class outside.
     pub(super) class: u8,
 }

@@ -6,11 +6,16 @@
 //! port older kernels choose the range. In, the packet is judged as it comes in from the network, by the same checks as in
 //! `decap.rs`, and again when the device gives it back.
 
-use kinesin_abi::DropReason;
+use kinesin_abi::{DropReason, FAMILY_V4};
 
-use super::{INNER_ETH, decap::inside, ecn, on_the_wire};
+use super::{
+    INNER_ETH,
+    decap::{Inside, inside},
+    device_of, ecn, on_the_wire,
+};
 use crate::{
-    packet::Packet,
+    ip::protocol,
+    packet::{Packet, opaque},
     tables::Tables,
     verdict::{Outcome, Peer},
 };
@@ -49,7 +54,7 @@ pub fn wrap(
     key.class = u32::from(ecn::class_of(packet).ok_or(DropReason::WriteError)?);
     key.hash = hash_for(flow);
     key.label = flow & 0xf_ffff;
-    let is_v4 = peer.family == kinesin_abi::FAMILY_V4;
+    let is_v4 = peer.family == FAMILY_V4;
     key.source = if is_v4 { [tables.underlay4(), 0, 0, 0] } else { tables.underlay6() };
     if key.source == [0; 4] {
         return Err(DropReason::NoTunnel);
@@ -70,6 +75,40 @@ pub fn wrap(
 fn hash_for(flow: u32) -> u32 {
     let folded = flow << 18 | 0x3_ffff;
     folded ^ folded << 16
+}
+
+/// Whether a packet with [`Kind::Decapsulate`](crate::Kind::Decapsulate) goes to the device: all of a tunnel that has one in
+/// use, and superpackets of UDP wherever there is one, idle or not. Over a virtual underlay these come as they were sent, and
+/// only the kernel can take a tunnel off them: what [`strip`](super::decap::strip) leaves no socket takes.
+#[inline(always)]
+pub fn takes(packet: &mut impl Packet, tables: &impl Tables, out: &Outcome) -> bool {
+    if device_of(tables, out.peer.carrier) != 0 {
+        return true;
+    }
+    // Lossless: there are four carriers.
+    let is_there = tables.overlays() & 1 << u32::from(out.peer.carrier & 3) != 0;
+    is_there && packet.segment_size() != 0 && has_udp_inside(packet, out)
+}
+
+/// Whether what is inside is UDP.
+///
+/// A call of its own: where both ways look inside in one program, LLVM keeps pointers into the packet over calls that move
+/// it.
+#[inline(never)]
+fn has_udp_inside(packet: &mut impl Packet, out: &Outcome) -> bool {
+    inside(packet, out).is_ok_and(|found| is_udp(packet, &found))
+}
+
+/// Whether what is inside is UDP, extension headers left out of account.
+#[inline(always)]
+fn is_udp(packet: &impl Packet, inside: &Inside) -> bool {
+    let at = opaque(inside.at);
+    let found = match packet.view::<10>(at) {
+        Some(view) if inside.family == FAMILY_V4 => view.u8::<9>(),
+        Some(view) => view.u8::<6>(),
+        None => return false,
+    };
+    found == protocol::UDP
 }
 
 /// Ends the checks of a packet that is to go to the device, as [`decap::strip`](super::decap::strip) does those of one that
