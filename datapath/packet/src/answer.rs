@@ -16,6 +16,9 @@ use crate::{
 const QUOTE_V4: usize = 80;
 /// The same for IPv6: enough for extension headers, far below the minimum MTU (RFC 4443 section 3.1).
 const QUOTE_V6: usize = 128;
+/// Longest packet, Ethernet header included, that is quoted without being cut: with the headers of an answer and of a tunnel
+/// it fits wherever IPv6 does (1280 bytes, RFC 8200 section 5).
+const UNCUT: usize = 1100;
 
 /// Rewrites `packet` into `answer`; `own_mac` are the bytes of the device's Ethernet address when the endpoint on it is
 /// known, otherwise the packet's destination address serves.
@@ -152,7 +155,10 @@ fn quote<const LIMIT: usize>(packet: &mut impl Packet, room: usize, kind: u16) -
     let source = [view.u16::<6>(), view.u16::<8>(), view.u16::<10>()];
     let available = packet.len().checked_sub(ETH_LEN)?;
     let length = if available < LIMIT { available & !3 } else { LIMIT };
-    if packet.len() != ETH_LEN + length && !packet.set_len(ETH_LEN + length) {
+    // The kernel cuts nothing that it took for a tunnel's packet before (`bpf_skb_change_tail`, Linux 6.18), as it does where
+    // the underlay is virtual and keeps what the sender's kernel knew. A short one then goes as it is: what is behind the
+    // quote is behind the answer's length too, and means nothing.
+    if packet.len() != ETH_LEN + length && !packet.set_len(ETH_LEN + length) && packet.len() > UNCUT {
         return None;
     }
     if !packet.grow_front(room) || !packet.pull(ETH_LEN + room + length) {

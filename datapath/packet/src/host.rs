@@ -251,7 +251,13 @@ pub fn run_to_end(entry: Entry, packet: &mut Buffer, tables: &HostTables, ifinde
                 return (Entry::FromOverlay, Verdict::Drop(reason));
             }
             pipeline::from_overlay(packet, tables, &mut out, 0);
-            (Entry::FromOverlay, out.verdict())
+            match out.verdict() {
+                Verdict::Answer(what) => match answer::write(packet, tables, what, None) {
+                    Ok(()) => (Entry::FromOverlay, out.verdict()),
+                    Err(reason) => (Entry::FromOverlay, Verdict::Drop(reason)),
+                },
+                verdict => (Entry::FromOverlay, verdict),
+            }
         }
         verdict => (entry, verdict),
     }

@@ -118,6 +118,7 @@ pub fn rows() -> Vec<Row> {
     rows.extend(tunnels_out::out_of_pods());
     rows.extend(tunnels_out::out_of_the_stack());
     rows.extend(tunnels_in::accepted());
+    rows.extend(tunnels_in::answered());
     rows.extend(tunnels_in::congestion());
     rows.extend(tunnels_in::refused_outside());
     rows.extend(tunnels_in::refused_inside());

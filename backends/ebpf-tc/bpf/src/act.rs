@@ -92,7 +92,7 @@ fn reply(packet: &mut TcPacket, entry: Entry, what: Answer) -> i32 {
     match answer::write(packet, &KernelTables, what, own_mac) {
         Ok(()) => {
             packet.address_to_receiver();
-            send_back(entry, ifindex)
+            send_back(packet, entry, ifindex)
         }
         Err(reason) => drop(packet, entry, reason as u32, 0),
     }
@@ -146,8 +146,15 @@ fn deliver(packet: &TcPacket, entry: Entry, ifindex: u32) -> i32 {
 
 /// Back to where the packet came from.
 #[inline(always)]
-fn send_back(entry: Entry, ifindex: u32) -> i32 {
+fn send_back(packet: &mut TcPacket, entry: Entry, ifindex: u32) -> i32 {
     let code = match entry {
+        // What came out of a tunnel is answered by one: as a packet of the node's own stack the answer meets the program that
+        // knows the way (`from_host`). A mark would say that it is another's.
+        Entry::FromOverlay => {
+            packet.ctx.set_mark(0);
+            // SAFETY: the helper takes numbers only.
+            unsafe { bpf_redirect(KIN_HOST_DEVICE.load(), 0) }
+        }
         // The peer of the host end is the pod: no program of the host end needs to see the answer.
         // SAFETY: the helper takes numbers only.
         Entry::FromContainer => unsafe { bpf_redirect_peer(ifindex, 0) },

@@ -76,7 +76,8 @@ impl TcPacket {
             None => return false,
         };
         match (is_v6, family == u32::from(FAMILY_V4)) {
-            (true, true) => self.change_family(ethertype::IPV4) && self.adjust_room(length + PROTO_STEP, 0),
+            // In this order: what the change takes away must be of what was inserted.
+            (true, true) => self.adjust_room(length + PROTO_STEP, 0) && self.change_family(ethertype::IPV4),
             (false, false) => self.change_family(ethertype::IPV6) && self.adjust_room(length - PROTO_STEP, 0),
             _ => self.adjust_room(length, 0),
         }

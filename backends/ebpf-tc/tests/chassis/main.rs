@@ -17,6 +17,7 @@ mod spoofing;
 mod stock;
 mod sys;
 mod trial;
+mod tunnel_answers;
 mod tunnel_bare;
 mod tunnel_device;
 mod tunnel_segments;

@@ -9,7 +9,7 @@ use kinesin_core::{
     values::{Carrier, Family},
 };
 use kinesin_netlink::{NetNs, Netlink, TunnelKind, TunnelSpec};
-use kinesin_packet::samples::packets::{Draft, draft, tcp, udp as datagram, udp_around, vxlan};
+use kinesin_packet::samples::packets::{Draft, draft, icmp, tcp, udp as datagram, udp_around, vxlan};
 
 use crate::{
     node::{Node, Ways, ip},
@@ -177,7 +177,9 @@ fn what_programs_refuse_in_a_tunnel_is_refused_under_the_same_reason() {
         let network = |vni| of_data(udp_around(50000, 8472, &vxlan(vni, &whole)));
         let group = draft("10.244.2.20", "239.1.1.1", 17, datagram(4000, 5000, 16)).bytes();
         let foreign = draft("10.244.1.10", "10.244.1.10", 17, datagram(4000, 5000, 16)).bytes();
-        let nobody = draft("10.244.2.20", "10.244.1.99", 17, datagram(4000, 5000, 16)).bytes();
+        // About an error nobody is told.
+        let error = |to| draft("10.244.2.20", to, 1, icmp(3, 28));
+        let nobody = error("10.244.1.99").bytes();
         let listener = target.pod.udp(Family::V4, 5000);
         for (what, outer, reason) in [
             ("congestion", from_peer(target, 3, &whole), DropReason::Congestion),
@@ -190,7 +192,7 @@ fn what_programs_refuse_in_a_tunnel_is_refused_under_the_same_reason() {
             ("a group", from_peer(target, 0, &group), DropReason::Multicast),
             ("a source of this node", from_peer(target, 0, &foreign), DropReason::InvalidSource),
             ("nobody", from_peer(target, 0, &nobody), DropReason::Unroutable),
-            ("TTL 1", from_peer(target, 0, &inner().ttl(1).bytes()), DropReason::TtlExceeded),
+            ("TTL 1", from_peer(target, 0, &error("10.244.1.10").ttl(1).bytes()), DropReason::TtlExceeded),
         ] {
             let before = target.node.counted(reason as u8);
             target.send(outer);

@@ -241,16 +241,17 @@ fn the_identity_of_the_source_arrives_with_the_packet() {
     {
         let (mut a, b) = pair(Way { carrier, under, is_direct: true, is_told: true });
         let pods = [a.pod(10), a.pod(11)];
-        // Nobody has this address, so the packet ends where its identity is known.
+        // Nobody has this address, so the packet ends where its identity is known; and nobody is told, since it is an error
+        // itself.
         let nobody = "10.244.2.99";
+        let error = || icmp(3, 28);
         let found = identities_of(&b, DropReason::Unroutable, 3, || {
             for pod in &pods {
-                let mut packet = draft(&pod.ip(Family::V4).to_string(), nobody, 1, icmp(8, 8));
+                let mut packet = draft(&pod.ip(Family::V4).to_string(), nobody, 1, error());
                 packet.eth_destination = pod.endpoint.host_mac.0;
                 pod.send_frame(&packet.bytes());
             }
-            let own = udp(&a.netns, router(&a, Family::V4), 0);
-            own.send_to(b"?", (nobody, 9)).expect("send");
+            crate::pod::icmp(&a.netns, Family::V4).send_to(&error(), (nobody, 0)).expect("send");
         });
         let expected = [pods[0].endpoint.identity.0, pods[1].endpoint.identity.0, kinesin_abi::identity::REMOTE_NODE];
         assert_eq!(found, expected, "{carrier:?}");

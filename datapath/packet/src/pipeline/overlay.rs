@@ -3,7 +3,7 @@
 use kinesin_abi::{DropReason, IpcacheValue, Mark, Stage, carrier, endpoint_flag, identity, ipcache_flag};
 
 use super::{
-    Step, address, ethertype_of,
+    Step, address, error, ethertype_of,
     into_pod::into_pod,
     out_of_pod::{keep_from_tunnels, wire_length},
     slot,
@@ -120,8 +120,13 @@ fn in_from_overlay<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &
     slot(tables, out, start, Stage::RevNat)?;
     slot(tables, out, start, Stage::HostFwIn)?;
     let Some(endpoint) = tables.endpoint(&I::endpoint_key(&header.dst)) else {
-        // Never on to another node: two that name each other would send it in circles.
-        return Err(out.drop(DropReason::Unroutable));
+        return Err(match tables.ipcache(&I::ipcache_key(&header.dst)) {
+            Some(found) if found.flags & ipcache_flag::LOCAL_CIDR != 0 => {
+                error::<I>(packet, tables, out, &header, Kind::HostUnreachable, DropReason::Unroutable)
+            }
+            // Never on to another node: two that name each other would send it in circles.
+            _ => out.drop(DropReason::Unroutable),
+        });
     };
     if endpoint.flags & endpoint_flag::HOST != 0 {
         if endpoint.flags & endpoint_flag::BROADCAST != 0 {
@@ -129,9 +134,6 @@ fn in_from_overlay<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &
         }
         address(packet, out, tables.host_eth())?;
         return Err(out.stop(Kind::ToHost, Mark::of_identity(out.peer.identity).0));
-    }
-    if header.ttl <= 1 {
-        return Err(out.drop(DropReason::TtlExceeded));
     }
     into_pod::<I>(packet, tables, out, &header, endpoint, start)
 }

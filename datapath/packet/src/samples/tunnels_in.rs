@@ -6,12 +6,12 @@ use kinesin_abi::{DropReason, Mark};
 
 use super::{
     A4, B4, B6, Row,
-    checks::{delivered_v4, delivered_v6, inner, untouched},
-    incoming,
+    checks::{delivered_v4, delivered_v6, error_v4, error_v6, inner, untouched},
+    error, incoming,
     node::{NEIGHBOUR, STACK_ETH},
     packets::{Draft, arp, checksum, draft, geneve, icmp, tcp, udp, udp_around, vxlan},
 };
-use crate::Verdict;
+use crate::{IcmpError, Verdict};
 
 const OWN4: &str = "192.168.10.101";
 const OWN6: &str = "fd00:192:168:10::101";
@@ -82,6 +82,20 @@ pub(super) fn accepted() -> Vec<Row> {
         .check(|i, o| delivered_v4(&inner(i)[16..], o)),
         incoming("Geneve with the most options", from_peer(6081, &geneve(IDENTITY, &longest, &frame6())).bytes(), here)
             .check(|i, o| delivered_v6(&inner(i)[252..], o)),
+        // Neither is looked at: the first covers what the checksums inside cover (RFC 7348 section 5), and the second one is the
+        // receiver's, whom no repair may deceive.
+        incoming(
+            "VXLAN with a wrong checksum of UDP",
+            with(from_peer(8472, &vxlan(IDENTITY, &frame4())).bytes(), 40, 0x55),
+            here,
+        )
+        .check(delivered_inner_v4),
+        incoming(
+            "VXLAN around a wrong header checksum",
+            from_peer(8472, &vxlan(IDENTITY, &with(frame4(), 24, 0x55))).bytes(),
+            here,
+        )
+        .check(|_, o| assert_ne!(checksum(&o[14..34]), 0, "it stays wrong")),
         incoming("VXLAN to the router", from_peer(8472, &vxlan(IDENTITY, &router4)).bytes(), stack).check(to_stack),
         incoming("Geneve to the router, IPv6", from_peer(6081, &geneve(IDENTITY, &[], &router6)).bytes(), stack)
             .check(to_stack),
@@ -242,7 +256,21 @@ pub(super) fn refused_inside() -> Vec<Row> {
         ),
         refused("out of VXLAN back where it came from", by_vxlan(&draft(FAR4, FAR4, 6, tcp(0)).bytes()), elsewhere),
         refused("out of VXLAN to the world", by_vxlan(&draft(FAR4, "1.1.1.1", 6, tcp(0)).bytes()), elsewhere),
-        refused("out of VXLAN to no pod", by_vxlan(&draft(FAR4, "10.244.1.99", 6, tcp(0)).bytes()), elsewhere),
+        refused(
+            "an error out of VXLAN to no pod",
+            by_vxlan(&draft(FAR4, "10.244.1.99", 1, icmp(3, 28)).bytes()),
+            elsewhere,
+        ),
+        refused(
+            "an error out of Geneve to no pod, IPv6",
+            by_geneve(&draft(FAR6, "fd00:10:244:1::99", 58, icmp(1, 48)).bytes()),
+            elsewhere,
+        ),
+        refused(
+            "a later fragment out of VXLAN to no pod",
+            by_vxlan(&draft(FAR4, "10.244.1.99", 6, tcp(0)).fragment(8).bytes()),
+            elsewhere,
+        ),
         refused("out of VXLAN with a pod's address", by_vxlan(&draft(A4, B4, 6, tcp(0)).bytes()), spoofed),
         refused("out of VXLAN with the node's address", by_vxlan(&draft(OWN4, B4, 6, tcp(0)).bytes()), spoofed),
         refused(
@@ -264,8 +292,8 @@ pub(super) fn refused_inside() -> Vec<Row> {
             DropReason::Multicast,
         ),
         refused(
-            "out of VXLAN with TTL 1",
-            by_vxlan(&draft(FAR4, B4, 6, tcp(0)).ttl(1).bytes()),
+            "an error out of VXLAN with TTL 1",
+            by_vxlan(&draft(FAR4, B4, 1, icmp(11, 28)).ttl(1).bytes()),
             DropReason::TtlExceeded,
         ),
         refused(
@@ -273,5 +301,45 @@ pub(super) fn refused_inside() -> Vec<Row> {
             by_vxlan(&draft(FAR4, "10.244.1.12", 6, tcp(0)).bytes()),
             DropReason::NoConfiguration,
         ),
+    ]
+}
+
+/// The packet as it is without its encapsulation, in the frame that it came in.
+fn outside_of(frame: &[u8], options: usize) -> Vec<u8> {
+    [&frame[..12], &inner(frame)[options + 12..]].concat()
+}
+
+/// What is answered back into the tunnel.
+pub(super) fn answered() -> Vec<Row> {
+    let (time, nobody) = (error(IcmpError::TimeExceeded), error(IcmpError::HostUnreachable));
+    let last4 = draft(FAR4, B4, 6, tcp(20)).ttl(1).bytes();
+    let last6 = draft(FAR6, B6, 17, udp(1, 33434, 20)).ttl(1).bytes();
+    let spent6 = draft(FAR6, B6, 6, tcp(20)).ttl(0).bytes();
+    let lost4 = draft(FAR4, "10.244.1.99", 1, icmp(8, 100)).bytes();
+    let lost6 = draft(FAR6, "fd00:10:244:1::99", 6, tcp(200)).bytes();
+    vec![
+        incoming("out of VXLAN with TTL 1", from_peer(8472, &vxlan(IDENTITY, &last4)).bytes(), time)
+            .check(|i, o| error_v4(11, 0, &outside_of(i, 0), o)),
+        incoming("out of VXLAN over IPv6 with hop limit 1", from_peer6(8472, &vxlan(IDENTITY, &last6)).bytes(), time)
+            .check(|i, o| error_v6(3, 0, &outside_of(i, 0), o)),
+        incoming(
+            "out of Geneve over IPv6 with TTL 1",
+            from_peer6(6081, &geneve(IDENTITY, &OPTIONS, &last4)).bytes(),
+            time,
+        )
+        .check(|i, o| error_v4(11, 0, &outside_of(i, OPTIONS.len()), o)),
+        incoming("out of Geneve with hop limit 0", from_peer(6081, &geneve(IDENTITY, &[], &spent6)).bytes(), time)
+            .check(|i, o| error_v6(3, 0, &outside_of(i, 0), o)),
+        incoming("out of VXLAN to no pod", from_peer(8472, &vxlan(IDENTITY, &lost4)).bytes(), nobody)
+            .check(|i, o| error_v4(3, 1, &outside_of(i, 0), o)),
+        incoming("out of Geneve to no pod, IPv6", from_peer(6081, &geneve(IDENTITY, &[], &lost6)).bytes(), nobody)
+            .check(|i, o| error_v6(1, 3, &outside_of(i, 0), o)),
+        // Routers' own addresses are in the prefix of their pods.
+        incoming(
+            "out of VXLAN from another node with TTL 1",
+            from_peer(8472, &vxlan(6, &draft("10.244.3.1", B4, 17, udp(1, 2, 3)).ttl(1).bytes())).bytes(),
+            time,
+        )
+        .check(|i, o| error_v4(11, 0, &outside_of(i, 0), o)),
     ]
 }
