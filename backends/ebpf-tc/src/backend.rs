@@ -15,7 +15,7 @@ use kinesin_core::{
     values::{Carrier, Identity},
 };
 use kinesin_loader::{EventRing, OwnerLock, Pins};
-use kinesin_netlink::{Link, Netlink};
+use kinesin_netlink::{Link, Mirror, Netlink};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -46,6 +46,8 @@ pub struct EbpfChassis {
 struct State {
     lock: Option<OwnerLock>,
     running: Option<Running>,
+    /// The kernel's routes, as far as they may be the chassis' own.
+    followed: Option<Mirror>,
 }
 
 /// Builds the chassis from its section; the kernel is not touched before `apply`.
@@ -63,7 +65,7 @@ pub(crate) fn build(context: &BuildContext) -> Result<Arc<dyn Chassis>, BuildErr
 #[async_trait]
 impl Chassis for EbpfChassis {
     async fn apply(&self, desired: &ChassisDesired) -> Result<ChassisReport, ChassisError> {
-        let mut state = self.state.lock().await;
+        let state = &mut *self.state.lock().await;
         if state.lock.is_none() {
             state.lock = Some(OwnerLock::acquire(&self.lock_path).map_err(loader_error)?);
         }
@@ -127,7 +129,7 @@ impl Chassis for EbpfChassis {
             overlays: overlay_device::devices(&overlays),
         };
         reconcile(running, &netlink, &devices, &desired.endpoints, &mut report).await?;
-        report.changes += host_device::finish(&netlink, &prepared).await.map_err(netlink_error)?;
+        report.changes += host_device::finish(&netlink, &mut state.followed, &prepared).await.map_err(netlink_error)?;
         // Only now: until its links are switched, the former generation's arrays may have no other holder.
         drop(former);
         report.attach_mode = running.datapath.modes.text().to_owned();
@@ -214,6 +216,7 @@ impl Chassis for EbpfChassis {
         let mut state = self.state.lock().await;
         let mut left = Vec::new();
         drop(state.running.take());
+        state.followed = None;
         let netlink = Netlink::new();
         if let Ok(netlink) = &netlink {
             left.extend(remove_filters(netlink).await);

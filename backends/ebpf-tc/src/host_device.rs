@@ -7,7 +7,9 @@ use std::{
 
 use ipnet::IpNet;
 use kinesin_core::chassis::NodeSpec;
-use kinesin_netlink::{Link, Netlink, NetlinkError, Route, RouteScope, Sysctl, SysctlError, VethSpec};
+use kinesin_netlink::{
+    Link, Mirror, MirrorSpec, Netlink, NetlinkError, Route, RouteScope, Sysctl, SysctlError, TABLE_MAIN, VethSpec,
+};
 
 /// The device that holds the router addresses.
 pub(crate) const HOST: &str = "cilium_host";
@@ -58,16 +60,27 @@ pub(crate) async fn prepare(netlink: &Netlink, node: &NodeSpec) -> Result<Prepar
     Ok(Prepared { host, node, deaf, changes })
 }
 
-/// Makes and repairs the routes, then removes router addresses that are left; the answer is the number of changes.
+/// Makes and repairs the routes, then removes router addresses that are left; the answer is the number of changes. The
+/// kernel's routes are known from one call to the next (`followed`): most of them lead to other nodes.
 ///
 /// In this order: with an address the kernel takes every IPv4 route whose source it is (`fib_sync_down_addr`), and pods
 /// would be out of reach until those by the new address were there.
-pub(crate) async fn finish(netlink: &Netlink, prepared: &Prepared) -> Result<usize, NetlinkError> {
+pub(crate) async fn finish(
+    netlink: &Netlink,
+    followed: &mut Option<Mirror>,
+    prepared: &Prepared,
+) -> Result<usize, NetlinkError> {
+    let mirror = match followed {
+        Some(mirror) => mirror,
+        None => followed.insert(Mirror::new(MirrorSpec { keep: is_ours, ..MirrorSpec::default() })?),
+    };
+    mirror.distrust();
+    mirror.look().await?;
     let Prepared { host, node, deaf, .. } = prepared;
     let mut changes = 0;
     let mut hearing = node.clone();
     hearing.router.retain(|ip| !deaf.iter().any(|deaf| *ip == IpAddr::V6(*deaf)));
-    routes(netlink, host, node, &wanted_routes(host.index, &hearing), &mut changes).await?;
+    routes(netlink, mirror, host, node, &wanted_routes(host.index, &hearing), &mut changes).await?;
     remove_addresses(netlink, host, &node.router, &mut changes).await?;
     Ok(changes)
 }
@@ -148,12 +161,13 @@ fn is_link_local(net: &IpNet) -> bool {
 
 async fn routes(
     netlink: &Netlink,
+    mirror: &Mirror,
     host: &Link,
     node: &NodeSpec,
     desired: &[Route],
     changes: &mut usize,
 ) -> Result<(), NetlinkError> {
-    let actual = netlink.routes().await?;
+    let actual = mirror.routes();
     for route in desired {
         // IPv6 routes get a metric from the kernel; the rest must agree.
         let same = |found: &&Route| Route { metric: route.metric, ..(*found).clone() } == *route;
@@ -162,8 +176,7 @@ async fn routes(
             *changes += 1;
         }
     }
-    let ours = |found: &&Route| found.dev == host.index && found.table == kinesin_netlink::TABLE_MAIN && is_ours(found);
-    for old in actual.iter().filter(ours) {
+    for old in actual.iter().filter(|found| found.dev == host.index) {
         let kept = desired.iter().any(|route| route.dst == old.dst) || is_link_local(&old.dst) || is_own(old, node);
         if !kept {
             netlink.delete_route(old).await?;
@@ -176,7 +189,7 @@ async fn routes(
 /// Whether a route on `cilium_host` is of the chassis' own making. A routing backend has routes to other nodes' pods there,
 /// with another protocol or with an MTU, which those to the node's own pods never have.
 fn is_ours(route: &Route) -> bool {
-    route.protocol == PROTOCOL && route.mtu.is_none()
+    route.table == TABLE_MAIN && route.protocol == PROTOCOL && route.mtu.is_none()
 }
 
 /// The route that the kernel makes for an address of its own.

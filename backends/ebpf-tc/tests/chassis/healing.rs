@@ -150,6 +150,33 @@ fn chassis_3_tables_pins_and_sysctls_are_put_back() {
 }
 
 #[test]
+fn chassis_3_a_change_of_one_node_writes_its_prefixes_alone_and_what_others_removed_is_put_back() {
+    let mut node = Node::alone(Ways::Default);
+    let path = |number: u8| kinesin_core::routing::Path {
+        prefix: format!("10.199.{number}.0/24").parse().expect("a network"),
+        node: [192, 168, 10, number].into(),
+        carrier: kinesin_core::values::Carrier::Native,
+        next_hop: None,
+    };
+    node.paths = vec![path(1), path(2)];
+    assert_eq!(node.apply().expect("apply").changes, 2);
+    for (what, changed) in [("one comes", vec![path(1), path(2), path(3)]), ("one goes", vec![path(1), path(2)])] {
+        in_map(&node, "KIN_IPCACHE", |map| {
+            let mut map: LpmTrie<_, IpcacheKey, IpcacheValue> = map.try_into().expect("a prefix table");
+            let keys = map.keys().map(|key| key.expect("key"));
+            let is_first = |key: &Key<IpcacheKey>| key.data().addr[0].to_ne_bytes() == [10, 199, 1, 0];
+            let first: Vec<_> = keys.filter(is_first).collect();
+            assert_eq!(first.len(), 1);
+            map.remove(&first[0]).expect("remove");
+        });
+        node.paths = changed;
+        assert_eq!(node.apply().expect("apply").changes, 1, "{what}: the others are taken to be there");
+        assert_eq!(node.apply().expect("apply").changes, 1, "{what}: the same state again is a repair");
+        assert_eq!(node.apply().expect("apply").changes, 0, "{what}");
+    }
+}
+
+#[test]
 fn chassis_3_pins_are_put_back_without_loss_and_serve_the_next_agent() {
     for ways in Ways::ALL {
         let mut node = Node::alone(ways);
