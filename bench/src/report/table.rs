@@ -42,7 +42,7 @@ fn figures(report: &MetricReport, text: &mut String) -> std::fmt::Result {
     for contender in Contender::ALL {
         let Some(summary) = report.contenders.get(&contender) else { continue };
         let quartiles = format!("({} to {})", number(summary.q1), number(summary.q3));
-        write!(text, "    {contender:<14} {:>8}  {quartiles:<20}", number(summary.value))?;
+        write!(text, "    {contender:<20} {:>8}  {quartiles:<20}", number(summary.value))?;
         for (at, Comparison { ours, advantage, .. }) in report.against(contender).enumerate() {
             let Advantage { ratio, low, high, .. } = advantage;
             write!(

@@ -5,10 +5,11 @@
 use std::{
     collections::BTreeMap,
     future::Future,
-    net::IpAddr,
+    net::{IpAddr, UdpSocket},
     path::PathBuf,
     sync::{Arc, mpsc},
     thread,
+    time::Duration,
 };
 
 use kinesin_core::{
@@ -213,9 +214,33 @@ impl Node {
         ChassisDesired { node: self.spec.clone(), endpoints: self.endpoints.clone(), paths: self.paths.clone() }
     }
 
+    /// Applies the state, as the agent does: again and again while the kernel was not ready for all of it.
     pub(crate) fn apply(&self) -> Result<ChassisReport, ChassisError> {
-        let (chassis, desired) = (Arc::clone(&self.chassis), self.desired());
-        self.block(move || async move { chassis.apply(&desired).await })
+        let mut changes = 0;
+        for _ in 0..200 {
+            let (chassis, desired) = (Arc::clone(&self.chassis), self.desired());
+            let mut report = self.block(move || async move { chassis.apply(&desired).await })?;
+            changes += report.changes;
+            if report.pending.is_empty() {
+                report.changes = changes;
+                return Ok(report);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        panic!("node {} was not ready within ten seconds", self.number);
+    }
+
+    /// Waits until the node may use its addresses: the kernel looks first whether somebody else has one, which takes as long
+    /// as the machine is busy.
+    pub(crate) fn settle(&self) {
+        for address in self.spec.addresses.clone() {
+            let is_usable = || self.netns.run(|| UdpSocket::bind((address, 0)).is_ok()).expect("namespace");
+            let mut looks = 0..1000;
+            while !is_usable() {
+                assert!(looks.next().is_some(), "node {} may not use {address}", self.number);
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
     }
 
     pub(crate) fn attach(&self, endpoint: &EndpointSpec) -> Result<(), ChassisError> {

@@ -227,6 +227,8 @@ fn pair_with(stock: Stock, under: Family) -> Option<(Node, Pod, Node)> {
     let (mut node, other) = (Node::new(1, Ways::Default), Node::new(2, Ways::Default));
     node.connect(&other.netns, 1500);
     other.connect(&node.netns, 1500);
+    node.settle();
+    other.settle();
     let peers = other.spec.addresses.clone();
     open_to(&mut node, &peers);
     node.spec.route_mtu_bytes = MTU;

@@ -53,6 +53,8 @@ fn a_stock_kernels_vxlan_device_understands_us_and_we_it() {
         let (mut node, stock) = (Node::new(1, Ways::Default), Node::new(2, Ways::Default));
         node.connect(&stock.netns, 1500);
         stock.connect(&node.netns, 1500);
+        node.settle();
+        stock.settle();
         let peers = stock.spec.addresses.clone();
         open_to(&mut node, &peers);
         node.spec.route_mtu_bytes = 1430;

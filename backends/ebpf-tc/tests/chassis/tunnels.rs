@@ -73,6 +73,8 @@ pub(crate) fn pair_by(way: Way, paths: [&'static str; 2]) -> (Node, Node) {
     }
     a.connect(&b.netns, 1500);
     b.connect(&a.netns, 1500);
+    a.settle();
+    b.settle();
     let paths = |to: &Node| -> Vec<Path> {
         let node = underlay(to, way.under);
         let path = |prefix| Path { prefix, node, carrier: way.carrier, next_hop: way.is_direct.then_some(node) };
