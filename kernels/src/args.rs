@@ -44,7 +44,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub qemu: PathBuf,
     /// Seconds after which a machine is stopped.
-    #[arg(long, default_value_t = 1200, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 2400, value_name = "SECONDS")]
     pub limit: u64,
     /// Rewrite docs/kernels.md with this run.
     #[arg(long)]

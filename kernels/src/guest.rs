@@ -24,8 +24,10 @@ use crate::{
 const BIN: &str = "/opt/kinesin";
 /// Seconds that a command may take where nothing else is said: these machines are emulated.
 const PATIENCE: u32 = 60;
+/// Seconds for all programs: a verifier goes through hundreds of thousands of instructions, which is what emulation is slow at.
+const PROGRAMS: u32 = 400;
 /// Seconds for the tests of `backends/ebpf-tc/tests/test_run`.
-const PACKETS: u32 = 300;
+const PACKETS: u32 = 600;
 /// Seconds for the tests of [`crate::tunnels`].
 const TUNNELS: u32 = 600;
 /// Seconds for a lab to come up; it gives up by itself before.
@@ -52,7 +54,7 @@ pub fn main(report: &Path) -> io::Result<()> {
     }
     line.step(Step::Release, PATIENCE, &["uname", "-r"])?;
     let doctor = line.step(Step::Doctor, PATIENCE, &["kinesin-agent", "doctor"])?;
-    line.step(Step::Trial, PATIENCE, &["kinesin-kernels", "trial"])?;
+    line.step(Step::Trial, PROGRAMS, &["kinesin-kernels", "trial"])?;
     // What that one looks at is told by the trial, and `findings` has the limit.
     let skip = ["--skip", "programs_stay_far_below_the_verifiers_limit"];
     line.step(Step::Packets, PACKETS, &[&["kinesin-test-run", "--test-threads", "1"][..], &skip].concat())?;
