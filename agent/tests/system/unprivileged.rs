@@ -97,7 +97,7 @@ fn agent_works_with_the_capabilities_of_the_chart() {
     let (from, to) = (ips(&one), ips(&other));
     node.shell("ip link set eth0 mtu 1400");
     follow::wait_for_mtu(&node, &[&one, &other], 1400);
-    assert_eq!(node.ready().cilium.msg, "");
+    node.status_when("without complaint", |status| status.cilium.msg.is_empty());
     for (from, to) in from.iter().zip(&to) {
         assert!(reaches(&one, *from, &other, *to), "{from} to {to}");
     }

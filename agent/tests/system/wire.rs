@@ -73,10 +73,12 @@ impl Wire {
         let until = Instant::now() + within;
         let mut found: Option<(u32, Went)> = None;
         let mut buffer = vec![0; 1 << 16];
-        while Instant::now() < until {
+        loop {
             let length = match (&self.0).read(&mut buffer) {
                 Ok(length) => length,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                // Only once nothing is left to read: this thread may have waited for its turn itself.
+                Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < until => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
                 Err(error) => panic!("{error}"),
             };
             let Some((packet, tunnelled)) = parse(&buffer[..length]) else { continue };
@@ -95,7 +97,6 @@ impl Wire {
                 return Some(*went);
             }
         }
-        None
     }
 }
 
