@@ -1,6 +1,7 @@
 //! Devices of the node that change under the agent.
 
-use kinesin_netlink::Link;
+use ipnet::IpNet;
+use kinesin_netlink::{Link, Netlink};
 
 use crate::{
     cluster::{CIDRS, Cluster},
@@ -38,4 +39,34 @@ fn changed_devices_are_noticed_at_once() {
             found(&node, |link| link.name == device && link.up).is_some_and(|link| link.index != before)
         });
     }
+}
+
+/// A router address that the kernel does not receive by keeps nobody waiting, is named, and serves again when it is received.
+#[test]
+fn a_router_address_that_is_not_received_is_named_and_holds_no_pod() {
+    let mut node = Node::new();
+    let _cluster = Cluster::new(&node, &CIDRS);
+    node.start();
+    node.ready();
+    let device = found(&node, |link| link.name == "cilium_host").expect("it is there").index;
+    let addresses = node.runtime.block_on(async {
+        Netlink::in_netns(&node.netns).expect("socket").addresses_of(device).await.expect("addresses")
+    });
+    let cidr: IpNet = CIDRS[1].parse().expect("a network");
+    let router = addresses.into_iter().map(|net| net.addr()).find(|ip| cidr.contains(ip)).expect("an IPv6 address");
+
+    node.shell(&format!("ip -6 route del local {router} dev cilium_host table local; ip link set eth0 mtu 1490"));
+    let named = format!("router address {router} are not received");
+    node.status_when("told", |status| status.cilium.msg.contains(&named));
+    let pod = Pod::new("c1");
+    pod.add(&node).ok();
+
+    node.shell(&format!("ip -6 route add local {router} dev cilium_host table local"));
+    node.status_when("without complaint", |status| status.cilium.msg.is_empty());
+    let is_led = || {
+        let routes = async { Netlink::in_netns(&node.netns).expect("socket").routes().await.expect("routes") };
+        node.runtime.block_on(routes).iter().any(|route| route.dst == cidr && route.dev == device)
+    };
+    until("the node reaches its pods by it again", is_led);
+    pod.del(&node).ok();
 }
