@@ -1,6 +1,6 @@
 //! The chassis: brings devices, tables and programs to the desired state.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv6Addr, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use kinesin_abi::{Constants, LAYOUT, endpoint_flag};
@@ -48,6 +48,8 @@ struct State {
     running: Option<Running>,
     /// The kernel's routes, as far as they may be the chassis' own.
     followed: Option<Mirror>,
+    /// Router addresses that were not received at the last pass.
+    deaf: Vec<Ipv6Addr>,
 }
 
 /// Builds the chassis from its section; the kernel is not touched before `apply`.
@@ -72,7 +74,7 @@ impl Chassis for EbpfChassis {
         let mut report = ChassisReport::default();
         let netlink = Netlink::new().map_err(netlink_error)?;
 
-        let prepared = host_device::prepare(&netlink, &desired.node).await.map_err(netlink_error)?;
+        let prepared = host_device::prepare(&netlink, &desired.node, &state.deaf).await.map_err(netlink_error)?;
         let host = &prepared.host;
         report.changes += prepared.changes;
         report.pending.extend(
@@ -130,6 +132,7 @@ impl Chassis for EbpfChassis {
         };
         reconcile(running, &netlink, &devices, &desired.endpoints, &mut report).await?;
         report.changes += host_device::finish(&netlink, &mut state.followed, &prepared).await.map_err(netlink_error)?;
+        state.deaf = prepared.deaf;
         // Only now: until its links are switched, the former generation's arrays may have no other holder.
         drop(former);
         report.attach_mode = running.datapath.modes.text().to_owned();

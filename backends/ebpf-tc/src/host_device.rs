@@ -27,7 +27,8 @@ const RECEIVED_WITHIN: Duration = Duration::from_millis(50);
 pub(crate) struct Prepared {
     /// `cilium_host`.
     pub(crate) host: Link,
-    /// The node as it can be now: while a router address is not received yet, those that it replaces stay before it.
+    /// The node as it can be now: while a router address is not received yet, those that it replaces stay before it, and
+    /// then once more behind it.
     pub(crate) node: NodeSpec,
     /// Router addresses that are not received yet, by which nothing may lead.
     pub(crate) deaf: Vec<Ipv6Addr>,
@@ -37,7 +38,13 @@ pub(crate) struct Prepared {
 /// Makes and repairs both devices and adds router addresses.
 ///
 /// Nothing leads by a new address before [`finish`], which is for when the tables know it: pods could not answer it.
-pub(crate) async fn prepare(netlink: &Netlink, node: &NodeSpec) -> Result<Prepared, NetlinkError> {
+/// `was_deaf` are the addresses that were not received when this was last called: [`finish`] leads by them only now, so what
+/// they replace stays once more, for answers that are on their way.
+pub(crate) async fn prepare(
+    netlink: &Netlink,
+    node: &NodeSpec,
+    was_deaf: &[Ipv6Addr],
+) -> Result<Prepared, NetlinkError> {
     let mut changes = 0;
     let host = pair(netlink, node.device_mtu_bytes, &mut changes).await?;
     let former = netlink.addresses_of(host.index).await?;
@@ -52,10 +59,12 @@ pub(crate) async fn prepare(netlink: &Netlink, node: &NodeSpec) -> Result<Prepar
         }
     }
     let mut node = node.clone();
+    let is_kept = |net: &IpNet| net.addr().is_ipv6() && !is_link_local(net) && !node.router.contains(&net.addr());
+    let kept: Vec<IpAddr> = former.iter().filter(|net| is_kept(net)).map(IpNet::addr).collect();
     if !deaf.is_empty() {
-        let is_kept = |net: &IpNet| net.addr().is_ipv6() && !is_link_local(net) && !node.router.contains(&net.addr());
-        let kept: Vec<IpAddr> = former.iter().filter(|net| is_kept(net)).map(IpNet::addr).collect();
         node.router.splice(0..0, kept);
+    } else if node.router.iter().any(|ip| was_deaf.iter().any(|deaf| *ip == IpAddr::V6(*deaf))) {
+        node.router.extend(kept);
     }
     Ok(Prepared { host, node, deaf, changes })
 }
