@@ -142,7 +142,7 @@ install_rust() {
         can_apt || die "cargo is missing: $how"
         lock
         update_apt
-        apt-cache policy rustup | grep -q 'Candidate: [0-9]' ||
+        apt-cache policy rustup | grep 'Candidate: [0-9]' >/dev/null ||
             die "cargo is missing, and this release has no package rustup: $how"
         step "rustup, to get cargo and rustc: installing with apt-get" \
             apt_get install -y --no-install-recommends rustup
