@@ -246,8 +246,9 @@ fn a_carrier_that_changes_while_the_agent_is_away_costs_nothing() {
     }
     for (name, went) in sending.finish() {
         let inside = went.iter().filter(|went| went.tunnelled).count();
+        let parted = went.iter().filter(|went| went.parted).count();
         assert!(inside > 0, "{name}: none of {} went by the tunnel", went.len());
-        eprintln!("{name}: {} datagrams, {inside} in the tunnel, none lost", went.len());
+        eprintln!("{name}: {} datagrams, {inside} in the tunnel, {parted} of them in part, none lost", went.len());
     }
 }
 

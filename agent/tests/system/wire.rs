@@ -30,8 +30,10 @@ pub(crate) struct Wire(Socket);
 /// How a datagram went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Went {
-    /// Within a tunnel.
+    /// Within a tunnel, or a part of it: a way may change between the fragments of a datagram, and its receiver does not care.
     pub(crate) tunnelled: bool,
+    /// Some fragments within a tunnel and some not.
+    pub(crate) parted: bool,
     /// The largest IP packet that it took, headers included, the tunnel's left out.
     pub(crate) largest: usize,
 }
@@ -86,12 +88,14 @@ impl Wire {
                 continue;
             }
             if packet.number == Some(number) {
-                found = Some((packet.id, Went { tunnelled, largest: 0 }));
+                found = Some((packet.id, Went { tunnelled, parted: false, largest: 0 }));
             }
             let Some((id, went)) = &mut found else { continue };
-            if packet.number.is_some_and(|other| other != number) || packet.id != *id || went.tunnelled != tunnelled {
+            if packet.number.is_some_and(|other| other != number) || packet.id != *id {
                 continue;
             }
+            went.parted |= went.tunnelled != tunnelled;
+            went.tunnelled |= tunnelled;
             went.largest = went.largest.max(packet.bytes);
             if packet.is_last {
                 return Some(*went);
