@@ -199,7 +199,7 @@ mod tests {
     fn a_part_of_a_name_picks_all_that_have_it_and_a_whole_one_itself() {
         assert_eq!(chosen(&["same-node/udp-64"]).expect("cases"), ["same-node/udp-64"]);
         assert_eq!(chosen(&["add"]).expect("cases"), ["add/1", "add/100"]);
-        assert_eq!(chosen(&["tcp-rr"]).expect("cases").len(), 4);
+        assert_eq!(chosen(&["tcp-rr"]).expect("cases").len(), 8);
     }
 
     #[test]

@@ -116,10 +116,14 @@ pub enum Load {
     TcpRr,
     /// One byte to and fro in datagrams.
     UdpRr,
+    /// As [`Self::TcpRr`] with both ends on one CPU: what the way itself costs. On two CPUs each byte wakes a CPU that waits,
+    /// and on a virtual machine that takes several times as long as the way.
+    TcpRrOneCpu,
 }
 
 impl Load {
-    const ALL: [Self; 5] = [Self::TcpStream, Self::TcpSegmented, Self::Udp64, Self::TcpRr, Self::UdpRr];
+    const ALL: [Self; 6] =
+        [Self::TcpStream, Self::TcpSegmented, Self::Udp64, Self::TcpRr, Self::UdpRr, Self::TcpRrOneCpu];
 
     const fn name(self) -> &'static str {
         match self {
@@ -128,6 +132,7 @@ impl Load {
             Self::Udp64 => "udp-64",
             Self::TcpRr => "tcp-rr",
             Self::UdpRr => "udp-rr",
+            Self::TcpRrOneCpu => "tcp-rr-one-cpu",
         }
     }
 }
@@ -211,6 +216,9 @@ impl Case {
             Self::Traffic { load: Load::Udp64, .. } => "datagrams of 64 bytes that arrive",
             Self::Traffic { load: Load::TcpRr, .. } => "request and response of one byte over TCP: latency",
             Self::Traffic { load: Load::UdpRr, .. } => "request and response of one byte over UDP: latency",
+            Self::Traffic { load: Load::TcpRrOneCpu, .. } => {
+                "request and response of one byte over TCP on one CPU: latency with no CPU to wake"
+            }
             Self::Add { parallel: 1 } => "CNI ADD and DEL, one after another",
             Self::Add { .. } => "CNI ADD and DEL, all at once",
             Self::Ipam { used: 0 } => "leases of an unused /16: pairs of allocate and release in one thread, memory",

@@ -200,10 +200,19 @@ async fn once(
 /// The first two CPUs that this process may use; none on a machine with one.
 #[must_use]
 pub fn two_cpus() -> Option<(usize, usize)> {
-    let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
-    let mut cpus = (0..nix::sched::CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
     thread::available_parallelism().ok().filter(|count| count.get() > 1)?;
+    let mut cpus = allowed_cpus()?;
     Some((cpus.next()?, cpus.next()?))
+}
+
+/// The first CPU that this process may use.
+pub(crate) fn first_cpu() -> Option<usize> {
+    allowed_cpus()?.next()
+}
+
+fn allowed_cpus() -> Option<impl Iterator<Item = usize>> {
+    let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
+    Some((0..nix::sched::CpuSet::count()).filter(move |cpu| allowed.is_set(*cpu).unwrap_or(false)))
 }
 
 /// A line for whoever watches; results go elsewhere.

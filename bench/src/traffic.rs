@@ -22,6 +22,7 @@ use crate::{
     BenchError,
     case::{Family, Load},
     metric::Figures,
+    run::first_cpu,
 };
 
 /// Two pods: who asks and who answers.
@@ -55,6 +56,14 @@ pub struct Timing {
     pub cpus: Option<(usize, usize)>,
 }
 
+impl Timing {
+    /// Both ends on the client's CPU, or the first one where none is chosen.
+    fn on_one_cpu(self) -> Self {
+        let cpu = self.cpus.map(|(client, _)| client).or_else(first_cpu);
+        Self { cpus: cpu.map(|cpu| (cpu, cpu)), ..self }
+    }
+}
+
 /// Sends `load` along `path` once.
 ///
 /// # Errors
@@ -72,6 +81,7 @@ pub fn run(load: Load, family: Family, path: &Path, timing: Timing) -> Result<Fi
         Load::Udp64 => packets::run(path, to, timing),
         Load::TcpRr => latency::tcp(path, to, timing),
         Load::UdpRr => latency::udp(path, to, timing),
+        Load::TcpRrOneCpu => latency::tcp(path, to, timing.on_one_cpu()),
     };
     measured.map_err(|source| BenchError::Traffic { what: what(), source })
 }
