@@ -361,6 +361,7 @@ impl Engine {
         RoutingDesired {
             local: LocalNode {
                 name: self.node_name.clone(),
+                created_unix_seconds: state.node.created_unix_seconds,
                 families: self.config.families,
                 addresses: underlay_addresses(state, next),
                 pod_cidrs: pod_cidrs(&snapshot),

@@ -275,7 +275,12 @@ pub(crate) fn first_of_each_family(addresses: &[std::net::IpAddr]) -> Vec<std::n
 
 /// A peer as routing sees it.
 pub(crate) fn peer(record: &crate::store::PeerRecord) -> Peer {
-    Peer { addresses: record.addresses.clone(), pod_cidrs: record.pod_cidrs.clone(), carrier: None }
+    Peer {
+        addresses: record.addresses.clone(),
+        pod_cidrs: record.pod_cidrs.clone(),
+        created_unix_seconds: record.created_unix_seconds,
+        carrier: None,
+    }
 }
 
 #[cfg(test)]
@@ -379,11 +384,12 @@ mod tests {
             let peer = |number: usize| Peer {
                 addresses: vec![[10, 0, 0, number as u8].into()],
                 pod_cidrs: vec![format!("10.244.{number}.0/24").parse().expect("a network")],
-                carrier: None,
+                ..Peer::default()
             };
             let desired = RoutingDesired {
                 local: LocalNode {
                     name: "local".to_owned(),
+                    created_unix_seconds: None,
                     families: Families::DUAL,
                     addresses: Vec::new(),
                     pod_cidrs: Vec::new(),

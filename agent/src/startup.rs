@@ -428,6 +428,8 @@ async fn take_tables(engine: &Engine, watches: &Watches) -> bool {
     // What is known now is enough to tell the cluster of this node, and the operator may have to hear of it first.
     engine.wakes.node.notify_one();
     if nodes.synced {
+        let own = nodes.items.get(&engine.node_name);
+        state.node.created_unix_seconds = own.and_then(|node| node.created_unix_seconds);
         let peers = nodes.items.iter().filter(|(name, _)| **name != engine.node_name);
         let peers = peers.map(|(name, node)| {
             let record = PeerRecord {
@@ -435,6 +437,7 @@ async fn take_tables(engine: &Engine, watches: &Watches) -> bool {
                 pod_cidrs: node.pod_cidrs.clone(),
                 health: node.health.clone(),
                 carriers: Said::parse(&node.carrier, &node.accepts),
+                created_unix_seconds: node.created_unix_seconds,
             };
             (name.clone(), record)
         });

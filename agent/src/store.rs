@@ -60,6 +60,9 @@ pub(crate) struct NodeRecord {
     /// Labels of the Node object.
     #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
+    /// When its CiliumNode was created, in seconds since 1970; absent before it was seen.
+    #[serde(default)]
+    pub(crate) created_unix_seconds: Option<i64>,
     /// The other nodes, so that they stay reachable while the API is away at the next start.
     #[serde(default)]
     pub(crate) peers: BTreeMap<String, PeerRecord>,
@@ -83,6 +86,9 @@ pub(crate) struct PeerRecord {
     /// What it announces of carriers.
     #[serde(default)]
     pub(crate) carriers: Said,
+    /// When its CiliumNode was created, in seconds since 1970.
+    #[serde(default)]
+    pub(crate) created_unix_seconds: Option<i64>,
 }
 
 /// Why a state file could not be read or written.

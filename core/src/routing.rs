@@ -19,6 +19,9 @@ use crate::values::{Carrier, Families, Family};
 /// - ROUTING-7: `retire` removes everything the backend made, also what an earlier run made, and can be repeated.
 /// - ROUTING-8: `plan` changes nothing; if it tells paths at all, `apply` of the same state reports them: the same prefixes by
 ///   the same nodes and carrier.
+/// - ROUTING-9: where pod CIDRs of peers overlap, that of the elder ([`seniority`]) is carried as if the others were not there,
+///   and the others' are in `unreachable` with a reason that names the elder, until it leaves the state. One that is refused so
+///   is in nobody's way.
 #[async_trait]
 pub trait Routing: fmt::Debug + Send + Sync + 'static {
     /// What carries the packets of this backend.
@@ -65,6 +68,8 @@ pub struct RoutingDesired {
 pub struct LocalNode {
     /// Its name.
     pub name: String,
+    /// When it joined the cluster, as in [`Peer::created_unix_seconds`].
+    pub created_unix_seconds: Option<i64>,
     /// Families that pods use.
     pub families: Families,
     /// Underlay addresses.
@@ -89,9 +94,27 @@ pub struct Peer {
     pub addresses: Vec<IpAddr>,
     /// Its pod CIDRs.
     pub pod_cidrs: Vec<IpNet>,
+    /// When it joined the cluster under this name, in seconds since 1970 (UTC); absent if that is not known.
+    pub created_unix_seconds: Option<i64>,
     /// What is to carry packets to it. A backend of another carrier only compares it with its own peers. Absent: whichever
     /// backend is asked.
     pub carrier: Option<Carrier>,
+}
+
+/// In which order nodes are heard that claim the same addresses: elder ones first, those of one age by name, and those of
+/// unknown age last.
+///
+/// # Examples
+/// ```
+/// use kinesin_core::routing::seniority;
+///
+/// assert!(seniority("w2", Some(1_700_000_000)) < seniority("w1", Some(1_700_000_001)));
+/// assert!(seniority("w1", Some(1_700_000_000)) < seniority("w2", Some(1_700_000_000)));
+/// assert!(seniority("w2", Some(1_700_000_000)) < seniority("w1", None));
+/// ```
+#[must_use]
+pub fn seniority(name: &str, created_unix_seconds: Option<i64>) -> (bool, Option<i64>, &str) {
+    (created_unix_seconds.is_none(), created_unix_seconds, name)
 }
 
 impl Peer {

@@ -96,7 +96,7 @@ fn peer(addresses: &[&str], cidrs: &[&str]) -> Peer {
     Peer {
         addresses: addresses.iter().map(|text| ip(text)).collect(),
         pod_cidrs: cidrs.iter().map(|text| net(text)).collect(),
-        carrier: None,
+        ..Peer::default()
     }
 }
 
@@ -108,6 +108,7 @@ fn desired(peers: &[(&str, Peer)]) -> RoutingDesired {
     RoutingDesired {
         local: LocalNode {
             name: "local".to_owned(),
+            created_unix_seconds: None,
             families: Families::DUAL,
             addresses: vec![ip("192.168.10.100"), ip("fd00:10::100")],
             pod_cidrs: vec![net("10.244.0.0/24"), net("fd00:244::/64")],

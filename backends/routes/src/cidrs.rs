@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use kinesin_core::{
-    routing::{Peer, RoutingDesired},
+    routing::{LocalNode, Peer, RoutingDesired, seniority},
     values::Family,
 };
+
+use crate::claims::{self, goes_before};
 
 /// What each peer's pod CIDRs came to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,44 +21,42 @@ pub(crate) struct Checked<'a> {
 
 /// Checks every pod CIDR; `own` are further addresses of this node, as the kernel has them.
 ///
-/// A CIDR that is wrong by itself is left out before CIDRs are compared with each other, so that one node that claims
-/// half the world does not cut off the others.
+/// Whose pod CIDR it is, where several nodes claim one, is the same on every node ([`claims`]). Beside that, a node's own
+/// pods and addresses are left alone whoever claims them: what is in their way is not routed here.
 pub(crate) fn check<'a>(desired: &'a RoutingDesired, own: impl Iterator<Item = IpAddr>) -> Checked<'a> {
-    let local = desired.local.addresses.iter().copied().chain(own).map(|ip| (ip, desired.local.name.as_str()));
-    let of_peers = |(name, peer): (&'a String, &'a Peer)| peer.addresses.iter().map(move |ip| (*ip, name.as_str()));
-    let mut nodes: Vec<(IpAddr, &str)> = local.chain(desired.peers.iter().flat_map(of_peers)).collect();
-    // Stable: of those who claim one address, this node is the one to name.
-    nodes.sort_by_key(|(ip, _)| *ip);
-
+    let mut own: Vec<IpAddr> = desired.local.addresses.iter().copied().chain(own).collect();
+    own.sort_unstable();
+    let claimed = addresses(desired);
+    let refused = claims::judge(desired);
     let mut checked = Checked::default();
-    let mut candidates: Vec<(IpNet, &str)> = Vec::new();
     for (name, peer) in &desired.peers {
-        let mut reasons = Vec::new();
+        let mut reasons: Vec<String> = refused.nodes.get(name.as_str()).cloned().into_iter().collect();
+        let is_refused = !reasons.is_empty();
         for cidr in wanted_cidrs(desired, peer, &mut reasons) {
-            match refuse(cidr, desired, &nodes) {
+            let here = || in_the_way_here(cidr, (name, peer), &desired.local, &own);
+            let everywhere = || refused.cidrs.get(&(name.as_str(), cidr)).cloned();
+            match claims::defect(cidr).or_else(here).or_else(everywhere) {
                 Some(reason) => reasons.push(format!("pod CIDR {cidr} {reason}")),
-                None => candidates.push((cidr, name.as_str())),
+                None if is_refused => {}
+                None => drop(checked.good.insert(cidr, name)),
             }
         }
-        reasons.extend(shared_addresses(name, peer, &nodes, &desired.local.name));
+        reasons.extend(shared_addresses(name, peer, &claimed, &desired.local.name));
         if !reasons.is_empty() {
             checked.bad.insert(name, reasons);
         }
     }
-
-    // A network comes right before what lies inside it.
-    candidates.sort_by_key(|(cidr, name)| (cidr.network(), cidr.prefix_len(), *name));
-    candidates.dedup();
-    let clashes = clashes(&candidates);
-    let clash = |(cidr, name): &(IpNet, &'a str), (other, owner): &(IpNet, &str)| {
-        let reason = format!("pod CIDR {cidr} overlaps {other} of node {owner}; give one of the two another pod CIDR");
-        (*name, reason)
-    };
-    for (name, reason) in clashes.iter().map(|(entry, other)| clash(entry, other)) {
-        checked.bad.entry(name).or_default().push(reason);
-    }
-    checked.good = candidates.into_iter().filter(|entry| !clashes.contains_key(entry)).collect();
     checked
+}
+
+/// The addresses of all peers, in order.
+fn addresses(desired: &RoutingDesired) -> Vec<(IpAddr, &str)> {
+    let mut all = Vec::new();
+    for (name, peer) in &desired.peers {
+        all.extend(peer.addresses.iter().map(|ip| (*ip, name.as_str())));
+    }
+    all.sort_unstable();
+    all
 }
 
 /// The pod CIDRs of families that are on here, or the reason why there are none.
@@ -75,12 +75,14 @@ fn wanted_cidrs(desired: &RoutingDesired, peer: &Peer, reasons: &mut Vec<String>
     wanted
 }
 
-/// Addresses that other peers claim as well. Nobody here can tell whose they are, so both are routed there, and both told.
+/// Addresses that other peers claim as well. Both are routed there, and both told: age does not tell whose an address is,
+/// since a machine that is gone may have left its object, and the next one got its address. Whichever node has it gets the
+/// packets of its pods; the other one is reached by nobody anyway, and what comes for its pods is dropped where it arrives.
 /// What is this node's own is refused where the way is found.
-fn shared_addresses(name: &str, peer: &Peer, nodes: &[(IpAddr, &str)], local: &str) -> Vec<String> {
+fn shared_addresses(name: &str, peer: &Peer, claimed: &[(IpAddr, &str)], local: &str) -> Vec<String> {
     let claimed_by = |ip: &IpAddr| {
-        let first = nodes.partition_point(|(other, _)| other < ip);
-        let same = nodes[first..].iter().take_while(move |(other, _)| other == ip);
+        let first = claimed.partition_point(|(other, _)| other < ip);
+        let same = claimed[first..].iter().take_while(move |(other, _)| other == ip);
         same.map(|(_, other)| *other).find(|other| *other != name && *other != local)
     };
     let told = |ip: &IpAddr| {
@@ -90,54 +92,27 @@ fn shared_addresses(name: &str, peer: &Peer, nodes: &[(IpAddr, &str)], local: &s
     peer.addresses.iter().filter_map(told).collect()
 }
 
-/// Why a pod CIDR cannot be routed, whatever the other peers have.
-fn refuse(cidr: IpNet, desired: &RoutingDesired, nodes: &[(IpAddr, &str)]) -> Option<String> {
-    if cidr.prefix_len() == 0 {
-        return Some("is the default route; give the node a pod CIDR".to_owned());
+/// Why a pod CIDR cannot be routed by this node, whatever the others do; `own` are this node's addresses, in order.
+fn in_the_way_here(cidr: IpNet, (name, peer): (&str, &Peer), local: &LocalNode, own: &[IpAddr]) -> Option<String> {
+    if let Some(ours) = local.pod_cidrs.iter().find(|ours| ours.contains(&cidr) || cidr.contains(*ours)) {
+        let (its_age, our_age) = (peer.created_unix_seconds, local.created_unix_seconds);
+        let is_elder = seniority(name, its_age) < seniority(&local.name, our_age);
+        let (elder, younger) = if is_elder { (name, "this node") } else { ("this node", name) };
+        let before = if is_elder { goes_before(its_age, our_age) } else { goes_before(our_age, its_age) };
+        let elder_is = before.strip_prefix("which ").unwrap_or(before);
+        return Some(format!(
+            "overlaps this node's pod CIDR {ours}; {elder} {elder_is}, so the others lead these addresses there: give \
+             {younger} another pod CIDR"
+        ));
     }
-    if !is_unicast(cidr.addr()) {
-        return Some("has no addresses that pods can have; give the node another pod CIDR".to_owned());
-    }
-    if let Some(local) = desired.local.pod_cidrs.iter().find(|local| local.contains(&cidr) || cidr.contains(*local)) {
-        return Some(format!("overlaps this node's pod CIDR {local}; give one of the two nodes another one"));
-    }
-    let next = nodes.partition_point(|(ip, _)| *ip < cidr.network());
-    let covered = nodes.get(next).filter(|(ip, _)| *ip <= cidr.broadcast());
-    covered.map(|(ip, name)| format!("covers {ip}, an address of node {name}; give the node another pod CIDR"))
-}
-
-fn is_unicast(ip: IpAddr) -> bool {
-    let special = ip.is_multicast() || ip.is_loopback() || ip.is_unspecified();
-    let link_local = match ip {
-        // 240.0.0.0/4 is reserved (RFC 1112 section 4), 0.0.0.0/8 is "this network" (RFC 1122 section 3.2.1.3).
-        IpAddr::V4(ip) => ip.is_link_local() || ip.octets()[0] >= 240 || ip.octets()[0] == 0,
-        // fe80::/10 (RFC 4291 section 2.5.6).
-        IpAddr::V6(ip) => ip.segments()[0] & 0xffc0 == 0xfe80,
-    };
-    !special && !link_local
-}
-
-/// Each CIDR that overlaps one of another peer, with one that it overlaps. They are in order of their networks, wider ones
-/// first, so that one pass with the open networks on a stack is enough.
-fn clashes<'a>(sorted: &[(IpNet, &'a str)]) -> BTreeMap<(IpNet, &'a str), (IpNet, &'a str)> {
-    let mut found = BTreeMap::new();
-    let mut open: Vec<(IpNet, &str)> = Vec::new();
-    for entry in sorted.iter().copied() {
-        while open.last().is_some_and(|(outer, _)| !outer.contains(&entry.0)) {
-            open.pop();
-        }
-        for outer in open.iter().filter(|outer| outer.1 != entry.1) {
-            found.entry(entry).or_insert(*outer);
-            found.entry(*outer).or_insert(entry);
-        }
-        open.push(entry);
-    }
-    found
+    let next = own.partition_point(|ip| *ip < cidr.network());
+    let covered = own.get(next).filter(|ip| **ip <= cidr.broadcast());
+    covered.map(|ip| claims::covers(*ip, &local.name))
 }
 
 #[cfg(test)]
 mod tests {
-    use kinesin_core::{routing::LocalNode, values::Families};
+    use kinesin_core::values::Families;
 
     use super::*;
 
@@ -146,13 +121,14 @@ mod tests {
             let peer = Peer {
                 addresses: vec![address.parse().expect("an address")],
                 pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().expect("a network")).collect(),
-                carrier: None,
+                ..Peer::default()
             };
             ((*name).to_owned(), peer)
         });
         RoutingDesired {
             local: LocalNode {
                 name: "local".to_owned(),
+                created_unix_seconds: None,
                 families,
                 addresses: vec!["192.168.10.100".parse().expect("an address")],
                 pod_cidrs: vec!["10.244.0.0/24".parse().expect("a network")],
@@ -166,8 +142,18 @@ mod tests {
     }
 
     fn outcome(peers: &[(&str, &str, &[&str])]) -> (Vec<String>, Vec<String>) {
+        outcome_of(peers, &[])
+    }
+
+    fn outcome_of(peers: &[(&str, &str, &[&str])], ages: &[(&str, i64)]) -> (Vec<String>, Vec<String>) {
         let own = ["172.17.0.1".parse().expect("an address")];
-        let desired = desired(Families::DUAL, peers);
+        let mut desired = desired(Families::DUAL, peers);
+        for (name, created) in ages {
+            match desired.peers.get_mut(*name) {
+                Some(peer) => peer.created_unix_seconds = Some(*created),
+                None => desired.local.created_unix_seconds = Some(*created),
+            }
+        }
         let checked = check(&desired, own.into_iter());
         let good = checked.good.iter().map(|(cidr, name)| format!("{name} {cidr}")).collect();
         let bad = checked.bad.iter().map(|(name, reasons)| format!("{name}: {}", reasons.join("; "))).collect();
@@ -197,17 +183,93 @@ mod tests {
     }
 
     #[test]
-    fn pod_cidrs_that_overlap_are_refused_for_both() {
-        let (good, bad) = outcome(&[
-            ("a", "192.168.10.101", &["10.244.1.0/24"]),
+    fn of_pod_cidrs_that_overlap_the_elders_is_routed() {
+        let peers: [(&str, &str, &[&str]); 4] = [
+            ("a", "192.168.10.101", &["10.244.1.0/24", "10.247.0.0/24"]),
             ("b", "192.168.10.102", &["10.244.1.0/24"]),
             ("c", "192.168.10.103", &["10.246.0.0/16", "10.246.5.0/24"]),
             ("d", "192.168.10.104", &["10.246.9.0/24", "10.244.2.5/24"]),
-        ]);
-        assert_eq!(good, ["d 10.244.2.0/24", "c 10.246.5.0/24"], "host bits are ignored");
-        assert_eq!(bad.len(), 4);
-        assert!(bad[0].contains("overlaps 10.244.1.0/24 of node b"), "{bad:?}");
-        assert!(bad[3].contains("overlaps 10.246.0.0/16 of node c"), "{bad:?}");
+        ];
+        // Of one age: by name.
+        let (good, bad) = outcome(&peers);
+        assert_eq!(
+            good,
+            ["a 10.244.1.0/24", "d 10.244.2.0/24", "c 10.246.0.0/16", "c 10.246.5.0/24", "a 10.247.0.0/24"],
+            "host bits are ignored"
+        );
+        assert_eq!(
+            bad,
+            [
+                "b: pod CIDR 10.244.1.0/24 overlaps 10.244.1.0/24 of node a, which goes before it by name, as they are of \
+                 one age; give node b another pod CIDR",
+                "d: pod CIDR 10.246.9.0/24 overlaps 10.246.0.0/16 of node c, which goes before it by name, as they are of \
+                 one age; give node d another pod CIDR",
+            ]
+        );
+        let (good, bad) = outcome_of(&peers, &[("b", 10), ("d", 20), ("a", 30)]);
+        assert_eq!(
+            good,
+            ["b 10.244.1.0/24", "d 10.244.2.0/24", "c 10.246.5.0/24", "d 10.246.9.0/24", "a 10.247.0.0/24"]
+        );
+        assert_eq!(bad.len(), 2, "{bad:?}");
+        let of_a =
+            "a: pod CIDR 10.244.1.0/24 overlaps 10.244.1.0/24 of node b, which is the elder node; give node a another";
+        assert!(bad[0].starts_with(of_a), "{bad:?}");
+        assert!(bad[1].starts_with("c: pod CIDR 10.246.0.0/16 overlaps 10.246.9.0/24 of node d"), "{bad:?}");
+    }
+
+    #[test]
+    fn this_node_keeps_its_own_and_says_whom_the_others_follow() {
+        let peers: [(&str, &str, &[&str]); 1] = [("w", "192.168.10.101", &["10.244.0.0/20"])];
+        for (ages, told) in [
+            (
+                &[("local", 10), ("w", 20)][..],
+                "this node is the elder node, so the others lead these addresses there: give w",
+            ),
+            (
+                &[("local", 20), ("w", 10)],
+                "w is the elder node, so the others lead these addresses there: give this node",
+            ),
+            (&[], "this node goes before it by name, as they are of one age, so the others lead these addresses there"),
+        ] {
+            let (good, bad) = outcome_of(&peers, ages);
+            assert!(good.is_empty(), "{good:?}");
+            let reason = format!("w: pod CIDR 10.244.0.0/20 overlaps this node's pod CIDR 10.244.0.0/24; {told}");
+            assert!(bad[0].starts_with(&reason), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_overlaps_another_nodes_is_refused_here_as_everywhere_though_that_one_is_not_routed_here() {
+        let peers: [(&str, &str, &[&str]); 2] =
+            [("a", "192.168.10.101", &["10.244.1.0/24"]), ("w", "192.168.10.102", &["10.244.0.0/16"])];
+        let (good, bad) = outcome_of(&peers, &[("w", 10), ("local", 20), ("a", 30)]);
+        assert!(good.is_empty(), "{good:?}");
+        assert!(bad[0].contains("overlaps 10.244.0.0/16 of node w, which is the elder node"), "{bad:?}");
+        assert!(bad[1].contains("overlaps this node's pod CIDR"), "{bad:?}");
+        // A younger one's claim is in nobody's way.
+        assert_eq!(outcome_of(&peers, &[("local", 20), ("a", 30), ("w", 40)]).0, ["a 10.244.1.0/24"]);
+    }
+
+    #[test]
+    fn an_address_in_an_elders_pod_cidr_costs_only_the_younger_node() {
+        let peers: [(&str, &str, &[&str]); 3] = [
+            ("a", "10.244.2.9", &["10.244.1.0/24"]),
+            ("b", "192.168.10.102", &["10.244.2.0/24"]),
+            ("c", "192.168.10.103", &["10.244.1.0/25"]),
+        ];
+        let (good, bad) = outcome_of(&peers, &[("b", 10), ("a", 20), ("c", 30)]);
+        assert_eq!(good, ["c 10.244.1.0/25", "b 10.244.2.0/24"], "what a claims is in nobody's way");
+        assert_eq!(
+            bad,
+            [
+                "a: its address 10.244.2.9 lies in pod CIDR 10.244.2.0/24 of node b, which is the elder node; correct the \
+              InternalIP of node a"
+            ]
+        );
+        let (good, bad) = outcome_of(&peers, &[("a", 10), ("b", 20), ("c", 30)]);
+        assert_eq!(good, ["a 10.244.1.0/24"]);
+        assert!(bad[0].starts_with("b: pod CIDR 10.244.2.0/24 covers 10.244.2.9, an address of node a"), "{bad:?}");
     }
 
     #[test]

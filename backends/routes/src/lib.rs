@@ -2,6 +2,8 @@
 
 mod pathfinder;
 
+mod claims;
+
 mod cidrs;
 
 mod outcome;

@@ -30,10 +30,12 @@ fn desired(carrier: Carrier) -> RoutingDesired {
         addresses: vec![ip("192.168.10.101")],
         pod_cidrs: vec![net("10.244.1.0/24"), net("fd00:244:1::/64")],
         carrier: Some(carrier),
+        ..Peer::default()
     };
     RoutingDesired {
         local: LocalNode {
             name: "local".to_owned(),
+            created_unix_seconds: None,
             families: Families::DUAL,
             addresses: vec![ip("192.168.10.100")],
             pod_cidrs: Vec::new(),
@@ -164,7 +166,7 @@ fn crowd(numbers: impl Iterator<Item = u8>) -> RoutingDesired {
     let peer = |number: u8| Peer {
         addresses: vec![[192, 168, 10, number].into()],
         pod_cidrs: vec![net(&format!("10.245.{number}.0/24")), net(&format!("fd00:245:{number}::/64"))],
-        carrier: None,
+        ..Peer::default()
     };
     let peers = numbers.map(|number| (format!("n{number}"), peer(number))).collect();
     RoutingDesired { peers, ..desired(Carrier::Native) }

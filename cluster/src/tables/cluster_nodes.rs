@@ -37,6 +37,8 @@ pub struct ClusterNode {
     pub carrier: String,
     /// What it accepts, separated by commas; empty if it says nothing.
     pub accepts: String,
+    /// When the object was created, in seconds since 1970 (UTC); absent if it does not say.
+    pub created_unix_seconds: Option<i64>,
     /// Boot ID; another one after a restart of the machine.
     pub boot_id: String,
 }
@@ -88,6 +90,7 @@ fn read(object: &DynamicObject) -> Result<ClusterNode, String> {
         pod_cidrs: parse_cidrs("spec.ipam", &texts)?,
         carrier: annotation(object, CARRIER_PREFERRED),
         accepts: annotation(object, CARRIERS_ACCEPTED),
+        created_unix_seconds: object.creation_timestamp().map(|time| time.0.as_second()),
         boot_id: spec.bootid.unwrap_or_default(),
     })
 }
@@ -129,6 +132,16 @@ mod tests {
         let cidrs: Vec<_> = read.pod_cidrs.iter().map(ToString::to_string).collect();
         assert_eq!(cidrs, ["10.244.0.0/24", "10.9.0.0/26"]);
         assert_eq!(read.boot_id, "b");
+    }
+
+    #[test]
+    fn an_objects_age_is_told_in_whole_seconds() {
+        let read = |metadata| {
+            let object = json!({"apiVersion": "cilium.io/v2", "kind": "CiliumNode", "metadata": metadata, "spec": {}});
+            read(&serde_json::from_value(object).expect("an object")).expect("a node").created_unix_seconds
+        };
+        assert_eq!(read(json!({"name": "w1", "creationTimestamp": "2023-11-14T22:13:20Z"})), Some(1_700_000_000));
+        assert_eq!(read(json!({"name": "w1"})), None);
     }
 
     #[test]

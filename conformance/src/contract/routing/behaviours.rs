@@ -239,7 +239,7 @@ fn complete(routing: &dyn Routing, state: &RoutingDesired, report: &RoutingRepor
     Ok(())
 }
 
-fn sorted(report: &RoutingReport) -> Vec<Path> {
+pub(super) fn sorted(report: &RoutingReport) -> Vec<Path> {
     let mut paths = report.paths.clone();
     paths.sort();
     paths
@@ -284,7 +284,8 @@ fn clusters(node: &Node<'_>, length: usize, judge: impl Fn(&[RoutingDesired]) ->
 /// Peers as a cluster has them, and as it should not: far away, without address, with another's pod CIDR.
 fn peers() -> impl Strategy<Value = Vec<Peer>> {
     let number = 1_u8..6;
-    let peer = (number.clone(), number, 0_u8..10).prop_map(|(address, cidr, oddity)| {
+    let age = prop::option::of(1_i64..3);
+    let peer = (number.clone(), number, 0_u8..10, age).prop_map(|(address, cidr, oddity, created_unix_seconds)| {
         let (addresses, pod_cidrs) = (peer(address).addresses, peer(cidr).pod_cidrs);
         let (addresses, pod_cidrs) = match oddity {
             0 => (vec![], pod_cidrs),
@@ -295,7 +296,7 @@ fn peers() -> impl Strategy<Value = Vec<Peer>> {
             5 => (addresses, pod_cidrs.into_iter().chain([net("0.0.0.0/0")]).collect()),
             _ => (addresses, pod_cidrs),
         };
-        Peer { addresses, pod_cidrs, carrier: None }
+        Peer { addresses, pod_cidrs, created_unix_seconds, ..Peer::default() }
     });
     prop::collection::vec(peer, 0..6)
 }

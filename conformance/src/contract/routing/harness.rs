@@ -143,6 +143,7 @@ impl<'a> Node<'a> {
         let mut desired = RoutingDesired {
             local: LocalNode {
                 name: "local".to_owned(),
+                created_unix_seconds: None,
                 families: self.families,
                 addresses: vec![ip("192.168.10.100"), ip("fd00:10::100")],
                 pod_cidrs: vec![net("10.244.0.0/24"), net("fd00:244::/64")],
@@ -204,7 +205,7 @@ pub(super) fn peer(number: u8) -> Peer {
     Peer {
         addresses: vec![ip(&format!("192.168.10.{number}")), ip(&format!("fd00:10::{number}"))],
         pod_cidrs: vec![net(&format!("10.244.{number}.0/24")), net(&format!("fd00:244:{number}::/64"))],
-        carrier: None,
+        ..Peer::default()
     }
 }
 

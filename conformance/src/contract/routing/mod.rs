@@ -5,6 +5,7 @@
 //! cluster cases.
 
 mod behaviours;
+mod claims;
 mod damage;
 mod harness;
 mod view;
@@ -24,4 +25,5 @@ pub const BEHAVIOURS: &[Behaviour<Harness>] = &[
     Behaviour { id: "ROUTING-6", title: "what others made is never touched", judge: behaviours::routing_6 },
     Behaviour { id: "ROUTING-7", title: "retire removes what any run made", judge: behaviours::routing_7 },
     Behaviour { id: "ROUTING-8", title: "a plan changes nothing and comes true", judge: behaviours::routing_8 },
+    Behaviour { id: "ROUTING-9", title: "of overlapping claims the elder's stands", judge: claims::routing_9 },
 ];

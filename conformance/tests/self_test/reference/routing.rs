@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use kinesin_core::{
     registry::{BuildContext, BuildError},
-    routing::{LocalNode, Path, Peer, Routing, RoutingDesired, RoutingError, RoutingReport},
+    routing::{LocalNode, Path, Peer, Routing, RoutingDesired, RoutingError, RoutingReport, seniority},
     values::{Carrier, Family},
 };
 use kinesin_netlink::{Netlink, NetlinkError, Route};
@@ -41,14 +41,19 @@ impl Routing for Reference {
         let uplink = netlink.link(&desired.local.uplinks[0]).await.map_err(refused)?.index;
         let mut report = RoutingReport::default();
         let mut wanted: BTreeMap<IpNet, (String, Route)> = BTreeMap::new();
-        for (name, peer) in &desired.peers {
+        let mut peers: Vec<(&String, &Peer)> = desired.peers.iter().collect();
+        peers.sort_by_key(|(name, peer)| seniority(name, peer.created_unix_seconds));
+        for (name, peer) in peers {
             if peer.pod_cidrs.is_empty() {
                 report.unreachable.insert(name.clone(), "it has no pod CIDR".to_owned());
             }
             for cidr in &peer.pod_cidrs {
+                let in_the_way = wanted.iter().find(|(other, (owner, _))| owner != name && overlap(cidr, other));
+                let elder = in_the_way.map(|(_, (owner, _))| owner);
                 match next_hop(&desired.local, peer, cidr) {
-                    Ok(_) if wanted.contains_key(cidr) => {
-                        report.unreachable.insert(name.clone(), format!("{cidr} is another node's"));
+                    Ok(_) if elder.is_some() => {
+                        let elder = elder.map_or("", String::as_str);
+                        report.unreachable.insert(name.clone(), format!("{cidr} is that of {elder}"));
                     }
                     Ok(hop) => {
                         let metric = if hop.is_ipv6() { 1024 } else { 0 };
@@ -89,6 +94,10 @@ impl Routing for Reference {
         }
         Ok(())
     }
+}
+
+pub(crate) fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
 }
 
 fn next_hop(local: &LocalNode, peer: &Peer, cidr: &IpNet) -> Result<IpAddr, String> {

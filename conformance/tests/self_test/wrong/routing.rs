@@ -12,25 +12,28 @@ use kinesin_netlink::{Netlink, NetlinkError, Route};
 use tokio::sync::Mutex;
 
 use super::{Fault, fault};
-use crate::reference::routing::{Reference, refused};
+use crate::reference::routing::{Reference, overlap, refused};
 
 /// Protocol numbers from here on are those of the reference and of nobody else in the cases.
 const OWN_PROTOCOLS: u8 = 100;
 
 /// At least one per behaviour.
 pub(crate) const FAULTS: &[Fault] = &[
-    fault("silent_about_the_unreachable", "ROUTING-1", &["ROUTING-5", "ROUTING-6"]),
+    fault("silent_about_the_unreachable", "ROUTING-1", &["ROUTING-5", "ROUTING-6", "ROUTING-9"]),
     fault("makes_everything_anew", "ROUTING-2", &[]),
     fault("counts_changes_it_did_not_make", "ROUTING-2", &[]),
-    fault("peers_never_leave", "ROUTING-3", &["ROUTING-1", "ROUTING-2"]),
+    fault("peers_never_leave", "ROUTING-3", &["ROUTING-1", "ROUTING-2", "ROUTING-9"]),
     fault("believes_its_memory", "ROUTING-4", &[]),
     fault("adds_but_never_mends", "ROUTING-4", &[]),
-    fault("one_bad_peer_fails_all", "ROUTING-5", &["ROUTING-6"]),
+    fault("one_bad_peer_fails_all", "ROUTING-5", &["ROUTING-6", "ROUTING-9"]),
     fault("clears_its_way", "ROUTING-6", &[]),
     fault("retire_sweeps_all_routes", "ROUTING-6", &[]),
     fault("retires_its_own_run_only", "ROUTING-7", &[]),
     fault("plans_by_doing", "ROUTING-8", &[]),
     fault("plans_what_it_will_not_do", "ROUTING-8", &[]),
+    fault("younger_takes_over", "ROUTING-9", &[]),
+    fault("overlapping_claims_cut_off_both", "ROUTING-9", &[]),
+    fault("first_heard_stays", "ROUTING-9", &["ROUTING-2", "ROUTING-3"]),
 ];
 
 /// The reference with a fault.
@@ -93,6 +96,24 @@ impl Routing for Wrong {
                 return Ok(RoutingReport { changes: 0, ..report.clone() });
             }
             ("peers_never_leave", Some((known, _))) => wanted.peers.extend(known.peers.clone()),
+            ("younger_takes_over", _) => {
+                for peer in wanted.peers.values_mut() {
+                    peer.created_unix_seconds = peer.created_unix_seconds.map(|seconds| -seconds);
+                }
+            }
+            ("overlapping_claims_cut_off_both", _) => {
+                for (name, peer) in &mut wanted.peers {
+                    let others = || desired.peers.iter().filter(|(other, _)| *other != name);
+                    let theirs =
+                        || others().flat_map(|(_, other)| &other.pod_cidrs).filter(|cidr| cidr.prefix_len() > 0);
+                    peer.pod_cidrs.retain(|cidr| cidr.prefix_len() == 0 || !theirs().any(|other| overlap(cidr, other)));
+                }
+            }
+            ("first_heard_stays", Some((known, _))) => {
+                for (_, peer) in wanted.peers.iter_mut().filter(|(name, _)| !known.peers.contains_key(*name)) {
+                    peer.created_unix_seconds = None;
+                }
+            }
             ("clears_its_way", _) => {
                 let ours = |route: &Route| desired.peers.values().any(|peer| peer.pod_cidrs.contains(&route.dst));
                 sweep(ours).await.map_err(refused)?;
