@@ -131,6 +131,24 @@ impl Cluster {
         });
     }
 
+    /// Creates a node that says nothing of carriers.
+    pub(crate) fn create_other(&self, node: &Node, name: &str, ips: &[String], cidrs: &[&str]) {
+        let addresses: Vec<_> = ips.iter().map(|ip| json!({"type": "InternalIP", "ip": ip})).collect();
+        let object: CiliumNode = serde_json::from_value(json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumNode", "metadata": {"name": name},
+            "spec": {"addresses": addresses, "ipam": {"podCIDRs": cidrs}},
+        }))
+        .expect("a CiliumNode");
+        let nodes: Api<CiliumNode> = Api::all(self.client().clone());
+        node.runtime.block_on(nodes.create(&PostParams::default(), &object)).expect("created");
+    }
+
+    /// Deletes such a node.
+    pub(crate) fn delete_other(&self, node: &Node, name: &str) {
+        let nodes: Api<CiliumNode> = Api::all(self.client().clone());
+        node.runtime.block_on(nodes.delete(name, &DeleteParams::default())).expect("deleted");
+    }
+
     /// Pod CIDRs that the agent has published; none before it has.
     pub(crate) fn published_cidrs(&self, node: &Node) -> Vec<String> {
         let nodes: Api<CiliumNode> = Api::all(self.client().clone());

@@ -6,6 +6,7 @@
 mod api;
 mod basics;
 mod cidrs;
+mod claims;
 mod cluster;
 mod config;
 mod devices;
