@@ -10,7 +10,7 @@ mod record;
 mod report;
 mod responder;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use kinesin_core::values::Family;
@@ -86,6 +86,9 @@ async fn targets(engine: &Engine, watches: &Watches) -> (Vec<Target>, Option<Arc
     let state = engine.state().await;
     let Some(datapath) = &state.datapath else { return (Vec::new(), None) };
     let node_mtu = datapath.links.uplinks.first().map_or(datapath.device_mtu_bytes, |link| link.mtu);
+    // What a node takes itself is all that the way to it is to carry.
+    let narrow: BTreeMap<String, u32> =
+        state.node.peers.iter().filter_map(|(name, peer)| Some((name.clone(), peer.mtu_bytes?))).collect();
     let (own, pod_mtu) = (engine.node_name.clone(), datapath.route_mtu_bytes);
     let inside = state.health.as_ref().map(|health| health.netns.clone());
     drop(state);
@@ -99,7 +102,11 @@ async fn targets(engine: &Engine, watches: &Watches) -> (Vec<Target>, Option<Arc
             let paths = used.map(|ip| Path { peer: *ip, port, mtu_bytes });
             paths.map(|path| Target { node: node.name.clone(), is_local, kind, path }).collect::<Vec<_>>()
         };
-        targets.extend(of(Kind::Node, node_mtu, &node.addresses));
+        targets.extend(of(
+            Kind::Node,
+            narrow.get(&node.name).map_or(node_mtu, |mtu| node_mtu.min(*mtu)),
+            &node.addresses,
+        ));
         targets.extend(of(Kind::Endpoint, pod_mtu, &node.health));
     }
     (targets, inside)

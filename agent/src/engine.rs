@@ -112,6 +112,8 @@ pub(crate) struct State {
     pub(crate) followed: Option<Mirror>,
     /// When each carrier was last wanted by a node.
     pub(crate) wanted: BTreeMap<Format, Instant>,
+    /// What nodes announce of their MTU and cannot be right, each with the reason.
+    pub(crate) refused_mtus: BTreeMap<String, String>,
     /// Running pods that keep an earlier MTU, each with the reason.
     pub(crate) lagging: BTreeMap<EndpointId, String>,
     /// Passes in a row after which another was to follow soon.

@@ -27,6 +27,7 @@ mod listing;
 mod memory;
 mod metrics;
 mod node;
+mod path_mtu;
 mod publish;
 mod reconcile;
 mod routing;

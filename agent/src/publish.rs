@@ -55,6 +55,7 @@ pub(crate) fn node(engine: &Engine, state: &State) -> Option<NodePublication> {
         health: health.unwrap_or_else(|| leased(Owner::Health)),
         carrier,
         accepts,
+        mtu: state.node.mtu_bytes.map(|bytes| bytes.to_string()).unwrap_or_default(),
         ipam_mode: engine.backends.ipam.preferred().source.mode().to_owned(),
         boot_id: boot_id(),
     })

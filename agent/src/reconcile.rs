@@ -32,7 +32,9 @@ use crate::{
     health,
     ipam::{own::OwnLeases, sockets},
     node::{self, NodeLinks},
+    path_mtu,
     routing::{self, Former, Routed},
+    store::PeerRecord,
 };
 
 /// Name of the loop in `status`.
@@ -93,6 +95,7 @@ impl Engine {
         (next.routing, next.left) = (routed.report, routed.left);
         next.carriers.clone_from(&carriers.by_peer);
         state.node.announced = carriers.said();
+        state.node.mtu_bytes = path_mtu::own(&next.links, next.device_mtu_bytes);
         state.node.carried.clone_from(&carriers.by_peer);
         let first = state.datapath.is_none();
         state.datapath = Some(next);
@@ -265,6 +268,7 @@ impl Engine {
                 families: self.config.families,
                 addresses: next.links.addresses.clone(),
                 peer_addresses: peers.flat_map(|peer| peer.addresses.iter().copied()).collect(),
+                narrow_peers: narrow_peers(state, next),
                 router: next.router.clone(),
                 pod_cidrs: pod_cidrs(&snapshot),
                 uplinks: next.links.uplinks.iter().map(|link| link.name.clone()).collect(),
@@ -431,6 +435,13 @@ impl Engine {
 /// The node's addresses in Kubernetes; before they are known, all of its own.
 fn underlay_addresses(state: &State, next: &Datapath) -> Vec<IpAddr> {
     if state.node.internal_ips.is_empty() { next.links.addresses.clone() } else { state.node.internal_ips.clone() }
+}
+
+/// MTU of the way to nodes themselves, where it is narrower than this node's.
+fn narrow_peers(state: &State, next: &Datapath) -> BTreeMap<IpAddr, u32> {
+    let narrow = |peer: &PeerRecord| peer.mtu_bytes.filter(|mtu| *mtu < next.device_mtu_bytes);
+    let peers = state.node.peers.values().filter_map(|peer| Some((peer, narrow(peer)?)));
+    peers.flat_map(|(peer, mtu)| peer.addresses.iter().map(move |ip| (*ip, mtu))).collect()
 }
 
 /// Tells once of each carrier that could not clean up.

@@ -280,6 +280,7 @@ pub(crate) fn peer(record: &crate::store::PeerRecord) -> Peer {
         pod_cidrs: record.pod_cidrs.clone(),
         created_unix_seconds: record.created_unix_seconds,
         carrier: None,
+        mtu_bytes: record.mtu_bytes,
     }
 }
 
@@ -324,7 +325,7 @@ mod tests {
             let own = desired.peers.values().filter(|peer| peer.is_carried_by(self.carrier));
             let path = |peer: &Peer| {
                 let (prefix, node) = (peer.pod_cidrs[0], peer.addresses[0]);
-                Path { prefix, node, carrier: self.carrier, next_hop: None }
+                Path { prefix, node, carrier: self.carrier, next_hop: None, mtu_bytes: None }
             };
             Ok(RoutingReport { paths: own.map(path).collect(), ..RoutingReport::default() })
         }
@@ -487,6 +488,7 @@ mod tests {
             node: [10, 0, 0, number].into(),
             carrier,
             next_hop: None,
+            mtu_bytes: None,
         };
         let (native, vxlan, geneve) = (Carrier::Native, Carrier::Vxlan, Carrier::Geneve);
         let last = [path(1, native), path(2, vxlan), path(3, vxlan), path(4, native)];

@@ -5,6 +5,7 @@
 //! that ran before forwards and serves CNI without it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -44,7 +45,7 @@ use crate::{
         self,
         pool::{Known, PodFacts, PodTables},
     },
-    listing, memory, publish, reconcile,
+    listing, memory, path_mtu, publish, reconcile,
     selection::{self, Backends},
     store::{PeerRecord, Store},
 };
@@ -431,17 +432,24 @@ async fn take_tables(engine: &Engine, watches: &Watches) -> bool {
         let own = nodes.items.get(&engine.node_name);
         state.node.created_unix_seconds = own.and_then(|node| node.created_unix_seconds);
         let peers = nodes.items.iter().filter(|(name, _)| **name != engine.node_name);
+        let mut refused = BTreeMap::new();
         let peers = peers.map(|(name, node)| {
+            let mtu_bytes = path_mtu::parse(&node.mtu, engine.config.families).unwrap_or_else(|reason| {
+                refused.insert(name.clone(), reason);
+                None
+            });
             let record = PeerRecord {
                 addresses: node.addresses.clone(),
                 pod_cidrs: node.pod_cidrs.clone(),
                 health: node.health.clone(),
                 carriers: Said::parse(&node.carrier, &node.accepts),
                 created_unix_seconds: node.created_unix_seconds,
+                mtu_bytes,
             };
             (name.clone(), record)
         });
         state.node.peers = peers.collect();
+        path_mtu::note_refused(&mut state, refused);
     }
     state.said.has_other_blocks(&before)
 }

@@ -17,7 +17,7 @@ use kinesin_core::{
 use crate::{
     connectivity, endpoint,
     engine::{Engine, State},
-    routing,
+    path_mtu, routing,
     startup::Watches,
 };
 
@@ -51,8 +51,13 @@ fn agent(engine: &Engine, state: &State) -> Status {
     let chassis = state.datapath.iter().map(|found| &found.chassis);
     let less = chassis.flat_map(|chassis| chassis.degraded.iter().chain(&chassis.pending).cloned());
     let left = state.datapath.iter().flat_map(|found| routing::left(&found.left));
-    let messages: Vec<String> =
-        degradation.into_iter().chain(less).chain(left).chain(endpoint::follow::told(state)).collect();
+    let messages: Vec<String> = degradation
+        .into_iter()
+        .chain(less)
+        .chain(left)
+        .chain(path_mtu::refused(state))
+        .chain(endpoint::follow::told(state))
+        .collect();
     Status { state: Word::Ok, msg: messages.join("; ") }
 }
 
@@ -187,6 +192,7 @@ fn routing(engine: &Engine, state: &State) -> RoutingStatus {
         peers: reached,
         unreachable,
         tunnel_paths: datapath.chassis.tunnel_paths.iter().map(tunnel_path).collect(),
+        path_mtus: path_mtu::told(state),
     }
 }
 

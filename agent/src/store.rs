@@ -72,6 +72,9 @@ pub(crate) struct NodeRecord {
     /// What carried packets to each node last.
     #[serde(default)]
     pub(crate) carried: BTreeMap<String, Carrier>,
+    /// The MTU of its uplink that this node announces.
+    #[serde(default)]
+    pub(crate) mtu_bytes: Option<u32>,
 }
 
 /// Another node, as it published itself.
@@ -89,6 +92,9 @@ pub(crate) struct PeerRecord {
     /// When its CiliumNode was created, in seconds since 1970.
     #[serde(default)]
     pub(crate) created_unix_seconds: Option<i64>,
+    /// The MTU of its uplink in bytes, as it announces it.
+    #[serde(default)]
+    pub(crate) mtu_bytes: Option<u32>,
 }
 
 /// Why a state file could not be read or written.

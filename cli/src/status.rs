@@ -24,7 +24,7 @@ pub fn brief(status: &StatusResponse) -> String {
     format!("error in agent: {reason}\n")
 }
 
-/// Every line; `verbose` adds addresses, controllers and drops.
+/// Every line; `verbose` adds addresses, controllers, drops and what is off.
 #[must_use]
 pub fn render(status: &StatusResponse, verbose: bool) -> String {
     let mut text = String::new();
@@ -56,6 +56,8 @@ pub fn render(status: &StatusResponse, verbose: bool) -> String {
     }
     if verbose {
         addresses(&mut text, status);
+        // No device of the datapath is told to take packets of more than 64 KiB.
+        text.push_str("IPv4 BIG TCP:\tDisabled\nIPv6 BIG TCP:\tDisabled\n");
     }
     let mut line = |label: &str, cells: &str| {
         let _ = writeln!(text, "{label}\t{cells}");
@@ -65,6 +67,10 @@ pub fn render(status: &StatusResponse, verbose: bool) -> String {
         let reason = found.reason.replace(['\n', '\t'], " ");
         line("Tunnel path:", &format!("{} by {}: {}\t{reason}", found.carrier, found.device, found.path));
     }
+    path_mtus(&mut text, status, verbose);
+    let mut line = |label: &str, cells: &str| {
+        let _ = writeln!(text, "{label}\t{cells}");
+    };
     line("Attach Mode:", &status.attach_mode);
     line("Device Mode:", "veth");
     if !status.backends.contains_key("masquerade") {
@@ -85,15 +91,29 @@ pub fn render(status: &StatusResponse, verbose: bool) -> String {
     STATUS.align(&text)
 }
 
+/// Nodes to which the way is narrower than this node's uplink: how many, and each if asked.
+fn path_mtus(text: &mut String, status: &StatusResponse, verbose: bool) {
+    let narrow = &status.routing.path_mtus;
+    if !narrow.is_empty() {
+        let _ = writeln!(text, "Path MTU:\tless than this node's to {} node(s)", narrow.len());
+    }
+    for (node, told) in narrow.iter().filter(|_| verbose) {
+        let _ = writeln!(text, "  {node}\t{}", told.replace(['\n', '\t'], " "));
+    }
+}
+
 /// State and message as two cells.
 fn cell(status: &Status) -> String {
     format!("{}\t{}", word(status.state), status.msg)
 }
 
+/// An agent that serves may have something to say as well: a configuration that is pending or refused, a pod that cannot
+/// follow, less than was asked for.
 fn agent(status: &StatusResponse) -> String {
     let mut text = format!("{}   {}", word(status.cilium.state), version(&status.version));
-    if !is_healthy(status) && !status.cilium.msg.is_empty() {
-        let _ = write!(text, "    {}", status.cilium.msg);
+    if !status.cilium.msg.is_empty() {
+        // A message of several lines must not break the table.
+        let _ = write!(text, "    {}", status.cilium.msg.replace(['\n', '\t'], " "));
     }
     text
 }
@@ -231,6 +251,7 @@ mod tests {
                 peers: 1,
                 unreachable: text(&[("cilium-w2", "it is on another segment")]),
                 tunnel_paths: Vec::new(),
+                path_mtus: BTreeMap::new(),
             },
             cni_file: Status {
                 state: State::Ok,
@@ -305,6 +326,8 @@ Allocated addresses:
   172.20.42.220 (kube-system/coredns-674b8bbfcf-xcvrr)
   172.20.42.28 (default/b [restored])
   172.20.42.3 (health)
+IPv4 BIG TCP:           Disabled
+IPv6 BIG TCP:           Disabled
 ";
         assert!(found.contains(expected), "{found}");
         assert!(found.contains("  routing "), "{found}");
@@ -360,6 +383,16 @@ Allocated addresses:
         assert_eq!(brief(&status), "error in agent: no pod CIDR\n");
         assert!(render(&status, false).contains("Failure   0.1.0 (v0.1.0)    no pod CIDR\n"));
         assert_eq!(brief(&sample()), "OK\n");
+    }
+
+    #[test]
+    fn agent_that_serves_still_says_what_is_less_than_asked_for() {
+        let mut status = sample();
+        status.cilium.msg = "runs on the configuration accepted before:\nthe new one is refused".to_owned();
+        assert!(is_healthy(&status));
+        assert_eq!(brief(&status), "OK\n");
+        let expected = "Ok   0.1.0 (v0.1.0)    runs on the configuration accepted before: the new one is refused\n";
+        assert!(render(&status, false).contains(expected), "{}", render(&status, false));
     }
 
     #[test]

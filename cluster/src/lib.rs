@@ -15,7 +15,7 @@ pub use error::{ApiFailure, ClusterError};
 pub use table::{Snapshot, Table, WatchHealth};
 pub use tables::{
     CARRIER_PREFERRED, CARRIERS_ACCEPTED, ClusterNamespace, ClusterNode, IPAM_MODE, LocalPod, OwnCiliumNode, OwnNode,
-    PodIPPool, PoolNeed, watch_cluster_nodes, watch_local_pods, watch_namespaces, watch_own_cilium_node,
+    PodIPPool, PoolNeed, UPLINK_MTU, watch_cluster_nodes, watch_local_pods, watch_namespaces, watch_own_cilium_node,
     watch_own_node, watch_pod_ip_pools,
 };
 pub use watch::watch_all;

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 
-pub use cluster_nodes::{CARRIER_PREFERRED, CARRIERS_ACCEPTED, ClusterNode, watch_cluster_nodes};
+pub use cluster_nodes::{CARRIER_PREFERRED, CARRIERS_ACCEPTED, ClusterNode, UPLINK_MTU, watch_cluster_nodes};
 pub use local_pods::{LocalPod, watch_local_pods};
 pub use namespaces::{ClusterNamespace, watch_namespaces};
 pub(crate) use own_cilium_node::read_own;

@@ -91,6 +91,8 @@ pub struct NodeSpec {
     pub addresses: Vec<IpAddr>,
     /// Addresses of the other nodes: their tunnel ports are closed to pods.
     pub peer_addresses: Vec<IpAddr>,
+    /// MTU of the way to those of them to which it is narrower than the uplink's, in bytes.
+    pub narrow_peers: BTreeMap<IpAddr, u32>,
     /// Router addresses, which live on `cilium_host`: the first of each family is the one in use, others are kept for
     /// sockets that use them still.
     pub router: Vec<IpAddr>,

@@ -87,6 +87,11 @@ pub struct LocalNode {
     pub mtu_bytes: u32,
 }
 
+/// What every link carries of IPv6 in bytes (RFC 8200 section 5).
+pub const IPV6_LEAST_MTU: u32 = 1280;
+/// What every host takes of IPv4 in bytes (RFC 791 section 3.1).
+pub const IPV4_LEAST_MTU: u32 = 576;
+
 /// Another node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peer {
@@ -99,6 +104,8 @@ pub struct Peer {
     /// What is to carry packets to it. A backend of another carrier only compares it with its own peers. Absent: whichever
     /// backend is asked.
     pub carrier: Option<Carrier>,
+    /// What the underlay carries to it in bytes, as far as that is known, such as the MTU of its uplink; absent if it is not.
+    pub mtu_bytes: Option<u32>,
 }
 
 /// In which order nodes are heard that claim the same addresses: elder ones first, those of one age by name, and those of
@@ -122,6 +129,29 @@ impl Peer {
     #[must_use]
     pub fn is_carried_by(&self, carrier: Carrier) -> bool {
         self.carrier.is_none_or(|own| own == carrier)
+    }
+
+    /// MTU of the underlay on the way to its pods of one family in bytes, where it is narrower than `own_mtu_bytes`, this
+    /// node's: for [`Path::mtu_bytes`]. `overhead_bytes` is what the carrier adds.
+    ///
+    /// IPv6 pods are left their least MTU whatever the peer says: nobody sends less (RFC 8200 section 5).
+    ///
+    /// # Examples
+    /// ```
+    /// # use kinesin_core::{routing::Peer, values::Family};
+    /// let peer = Peer { mtu_bytes: Some(1300), ..Peer::default() };
+    /// assert_eq!(peer.narrower_mtu(1500, Family::V4, 50), Some(1300));
+    /// assert_eq!(peer.narrower_mtu(1500, Family::V6, 50), Some(1330));
+    /// assert_eq!(peer.narrower_mtu(1300, Family::V4, 50), None);
+    /// assert_eq!(Peer::default().narrower_mtu(1500, Family::V4, 50), None);
+    /// ```
+    #[must_use]
+    pub fn narrower_mtu(&self, own_mtu_bytes: u32, pods: Family, overhead_bytes: u16) -> Option<u32> {
+        let least = match pods {
+            Family::V4 => 0,
+            Family::V6 => IPV6_LEAST_MTU + u32::from(overhead_bytes),
+        };
+        self.mtu_bytes.map(|known| known.max(least)).filter(|narrow| *narrow < own_mtu_bytes)
     }
 }
 
@@ -148,6 +178,9 @@ pub struct Path {
     /// The neighbour on the first uplink's own link that takes its packets, when the backend knows one for sure; with it
     /// the chassis asks no routing table. None: as this node's routing tables say, packet by packet.
     pub next_hop: Option<IpAddr>,
+    /// MTU of the underlay on this way in bytes, the carrier's headers included, where it is narrower than this node's own
+    /// ([`Peer::narrower_mtu`]).
+    pub mtu_bytes: Option<u32>,
 }
 
 /// Why routing failed for the node as a whole.

@@ -328,6 +328,9 @@ pub struct RoutingStatus {
     /// Who puts tunnels on and takes them off, for each tunnel and uplink; empty without tunnels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tunnel_paths: Vec<TunnelPath>,
+    /// Nodes to which the way is narrower than this node's uplink: name to MTU and how it is known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub path_mtus: BTreeMap<String, String>,
 }
 
 /// Who puts a tunnel on and takes it off by one uplink.

@@ -131,6 +131,22 @@ impl Cluster {
         });
     }
 
+    /// Writes an annotation of the other node's CiliumNode.
+    pub(crate) fn annotate_peer(&self, node: &Node, key: &str, value: &str) {
+        let nodes: Api<CiliumNode> = Api::all(self.client().clone());
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        node.runtime
+            .block_on(nodes.patch(PEER, &PatchParams::default(), &Patch::Merge(&patch)))
+            .expect("the other node is there");
+    }
+
+    /// An annotation of the CiliumNode that the agent has published.
+    pub(crate) fn annotation(&self, node: &Node, key: &str) -> Option<String> {
+        let nodes: Api<CiliumNode> = Api::all(self.client().clone());
+        let found = node.runtime.block_on(nodes.get_opt(NAME)).expect("asked");
+        found?.metadata.annotations?.remove(key)
+    }
+
     /// Creates a node that says nothing of carriers.
     pub(crate) fn create_other(&self, node: &Node, name: &str, ips: &[String], cidrs: &[&str]) {
         let addresses: Vec<_> = ips.iter().map(|ip| json!({"type": "InternalIP", "ip": ip})).collect();

@@ -12,6 +12,7 @@ mod config;
 mod devices;
 mod follow;
 mod leaks;
+mod narrow;
 mod node;
 mod pods;
 mod state;

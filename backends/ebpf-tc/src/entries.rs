@@ -148,6 +148,7 @@ pub(crate) fn prefixes(node: &NodeSpec, paths: &[Path]) -> Content {
             node_family: family,
             carrier: carrier_number(path.carrier),
             flags: if path.next_hop == Some(path.node) { 0 } else { ipcache_flag::ROUTED },
+            mtu: mtu(path.mtu_bytes),
             ..IpcacheValue::default()
         };
         table.insert(prefix_key(&path.prefix), value);
@@ -161,11 +162,17 @@ pub(crate) fn prefixes(node: &NodeSpec, paths: &[Path]) -> Content {
             // Nodes are reached as the network is, in every mode.
             carrier: carrier::NATIVE,
             flags: ipcache_flag::NODE | ipcache_flag::ROUTED,
+            mtu: mtu(node.narrow_peers.get(peer).copied()),
             ..IpcacheValue::default()
         };
         table.insert(prefix_key(&IpNet::from(*peer)), value);
     }
     table
+}
+
+/// An MTU as the tables have it; no packet is longer than they can say.
+fn mtu(bytes: Option<u32>) -> u16 {
+    bytes.map_or(0, |bytes| u16::try_from(bytes).unwrap_or(u16::MAX))
 }
 
 fn prefix_key(cidr: &IpNet) -> (u32, IpcacheKey) {
@@ -202,6 +209,7 @@ mod tests {
             families: kinesin_core::values::Families::DUAL,
             addresses: vec![[192, 168, 10, 255].into()],
             peer_addresses: Vec::new(),
+            narrow_peers: BTreeMap::new(),
             router: Vec::new(),
             pod_cidrs: Vec::new(),
             uplinks: Vec::new(),

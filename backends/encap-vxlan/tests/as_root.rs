@@ -126,6 +126,26 @@ async fn apply(backend: &dyn Routing, desired: &RoutingDesired) -> RoutingReport
 }
 
 #[test]
+fn as_root_the_way_to_a_narrower_node_is_as_wide_as_that_node() {
+    World::run(|world| async move {
+        let backend = world.backend(Underlay::Auto);
+        let mtus = async |mtu_bytes| {
+            let state = desired(&[("w1", Peer { mtu_bytes, ..w1() })]);
+            let report = apply(backend.as_ref(), &state).await;
+            let paths: Vec<_> = report.paths.iter().map(|path| path.mtu_bytes).collect();
+            let routes: Vec<_> = world.routes().await.values().filter_map(|route| route.mtu).collect();
+            (paths, routes)
+        };
+        assert_eq!(mtus(Some(1400)).await, (vec![Some(1400); 2], vec![1350; 2]));
+        // IPv6 pods keep their least MTU; as wide as this node, or wider, is nothing to note.
+        assert_eq!(mtus(Some(1300)).await, (vec![Some(1300), Some(1330)], vec![1250, 1280]));
+        for wide in [None, Some(1500), Some(9000)] {
+            assert_eq!(mtus(wide).await, (vec![None; 2], vec![1450; 2]), "{wide:?}");
+        }
+    });
+}
+
+#[test]
 fn as_root_routes_are_those_of_the_reference() {
     World::run(|world| async move {
         let backend = world.backend(Underlay::Auto);

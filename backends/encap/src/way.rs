@@ -14,6 +14,7 @@ use kinesin_routes::{Kernel, Way, bare_route};
 #[derive(Debug)]
 pub(crate) struct Ways<'a> {
     kernel: &'a Kernel,
+    local: &'a LocalNode,
     carrier: Carrier,
     /// Families by which this node can send tunnels, the preferred one first.
     underlays: Vec<Family>,
@@ -21,11 +22,10 @@ pub(crate) struct Ways<'a> {
     host: Option<u32>,
     /// The router address of each family that the host device has.
     router: Vec<IpAddr>,
-    mtu_bytes: u32,
 }
 
 impl<'a> Ways<'a> {
-    pub(crate) fn new(kernel: &'a Kernel, local: &LocalNode, carrier: Carrier, underlay: Underlay) -> Self {
+    pub(crate) fn new(kernel: &'a Kernel, local: &'a LocalNode, carrier: Carrier, underlay: Underlay) -> Self {
         let has = |family: &Family| local.addresses.iter().any(|ip| Family::of(ip) == *family);
         let host = kernel.device(&local.host_device).filter(|link| link.up).map(|link| link.index);
         // The kernel refuses a route whose source is no address of the node.
@@ -33,11 +33,11 @@ impl<'a> Ways<'a> {
         let first = |family| local.router.iter().filter(is_there).find(|ip| Family::of(ip) == family).copied();
         Self {
             kernel,
+            local,
             carrier,
             underlays: underlay.families().filter(has).collect(),
             host,
             router: Family::ALL.into_iter().filter_map(first).collect(),
-            mtu_bytes: local.mtu_bytes,
         }
     }
 
@@ -48,8 +48,11 @@ impl<'a> Ways<'a> {
         // node's own decision; where outer packets go is decided by its routing tables, by rules that prefer one table, by
         // routes with several next hops that share the load, and by whoever changes them, of which nobody here hears before
         // the next pass. Only the kernel answers that for each packet.
-        let path = Path { prefix: cidr, node, carrier: self.carrier, next_hop: None };
-        Ok(Way { path, route: self.route(cidr, overhead(Family::of(&node))) })
+        let overhead_bytes = overhead(Family::of(&node));
+        let mtu_bytes = peer.narrower_mtu(self.local.mtu_bytes, Family::of_net(&cidr), overhead_bytes);
+        let path = Path { prefix: cidr, node, carrier: self.carrier, next_hop: None, mtu_bytes };
+        let inside = mtu_bytes.unwrap_or(self.local.mtu_bytes).saturating_sub(overhead_bytes.into());
+        Ok(Way { path, route: self.route(cidr, inside) })
     }
 
     fn node(&self, peer: &Peer) -> Result<IpAddr, String> {
@@ -72,13 +75,13 @@ impl<'a> Ways<'a> {
     }
 
     /// None while the chassis' device or its address is not there: the next pass, after the chassis has made it, sets it.
-    fn route(&self, cidr: IpNet, overhead_bytes: u16) -> Option<Route> {
+    fn route(&self, cidr: IpNet, mtu_bytes: u32) -> Option<Route> {
         let router = *self.router.iter().find(|ip| Family::of(ip) == Family::of_net(&cidr))?;
         Some(Route {
             // IPv6 refuses a gateway that is an own address; the device resolves no neighbours anyway.
             via: router.is_ipv4().then_some(router),
             src: Some(router),
-            mtu: Some(self.mtu_bytes.saturating_sub(overhead_bytes.into())),
+            mtu: Some(mtu_bytes),
             ..bare_route(cidr, self.host?)
         })
     }

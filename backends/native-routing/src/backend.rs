@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use kinesin_core::{
     registry::{BuildContext, BuildError},
-    routing::{Path, Peer, Routing, RoutingDesired, RoutingError},
+    routing::{LocalNode, Path, Peer, Routing, RoutingDesired, RoutingError},
     values::{Carrier, Family},
 };
 use kinesin_netlink::Route;
@@ -52,7 +52,7 @@ impl Pathfinder for NativeRouting {
         };
         let table = Table::new(kernel.routes(), &uplinks);
         for (cidr, name, peer) in pods {
-            outcome.take(name, *cidr, self.way_to(peer, *cidr, &table, kernel, &uplinks));
+            outcome.take(name, *cidr, self.way_to(&desired.local, peer, *cidr, &table, kernel, &uplinks));
         }
         Ok(())
     }
@@ -62,6 +62,7 @@ impl NativeRouting {
     /// The way to one pod CIDR: the path, and the route if one is to be set.
     fn way_to(
         &self,
+        local: &LocalNode,
         peer: &Peer,
         cidr: IpNet,
         table: &Table<'_>,
@@ -72,13 +73,15 @@ impl NativeRouting {
         let Some(node) = kernel.node_address(peer, family)? else {
             return Err(format!("its node has no {family} address; give it an InternalIP of that family"));
         };
-        let path = Path { prefix: cidr, node, carrier: Carrier::Native, next_hop: None };
+        let mtu_bytes = peer.narrower_mtu(local.mtu_bytes, family, 0);
+        let path = Path { prefix: cidr, node, carrier: Carrier::Native, next_hop: None, mtu_bytes };
         if !self.settings.direct_routes {
             return Ok(Way { path, route: None });
         }
         match table.reach(node) {
             Reach::OnLink(dev) => {
-                let route = Route { via: Some(node), ..bare_route(cidr, dev) };
+                // The stack cuts to it what may be cut, of pods as well.
+                let route = Route { via: Some(node), mtu: mtu_bytes, ..bare_route(cidr, dev) };
                 // The chassis sends by the first uplink; over another one the routing table leads.
                 let next_hop = (uplinks.first() == Some(&dev)).then_some(node);
                 Ok(Way { path: Path { next_hop, ..path }, route: Some(route) })

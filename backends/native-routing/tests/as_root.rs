@@ -158,6 +158,27 @@ async fn apply(backend: &dyn Routing, desired: &RoutingDesired) -> RoutingReport
 }
 
 #[test]
+fn as_root_the_way_to_a_narrower_node_is_as_wide_as_that_node() {
+    Node::run(|world| async move {
+        let backend = world.backend();
+        for (said, noted) in [(Some(1400), Some(1400)), (Some(1500), None), (Some(1280), Some(1280)), (None, None)] {
+            let state = desired(&[("w1", Peer { mtu_bytes: said, ..w1() }), ("w2", w2())]);
+            let report = apply(backend.as_ref(), &state).await;
+            for path in &report.paths {
+                let is_narrow = path.node == ip("192.168.10.101") || path.node == ip("fd00:10::101");
+                assert_eq!(path.mtu_bytes, noted.filter(|_| is_narrow), "{said:?}: {path:?}");
+            }
+            let routes = world.routes().await;
+            for (dst, via) in [("10.244.1.0/24", "192.168.10.101"), ("fd00:244:1::/64", "fd00:10::101")] {
+                let route = Route { mtu: noted, ..world.route(dst, via, 2) };
+                assert!(routes.contains(&route), "{said:?}: {route:?} not in {routes:#?}");
+            }
+            assert_eq!(apply(world.backend().as_ref(), &state).await.changes, 0, "{said:?}");
+        }
+    });
+}
+
+#[test]
 fn as_root_routing_1_and_2_each_peer_gets_a_route_once() {
     Node::run(|world| async move {
         let backend = world.backend();

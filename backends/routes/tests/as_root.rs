@@ -73,7 +73,8 @@ impl Pathfinder for ToDevice {
     ) -> Result<(), RoutingError> {
         let dev = kernel.device(self.device).expect("there").index;
         for (cidr, name, peer) in pods {
-            let path = Path { prefix: *cidr, node: peer.addresses[0], carrier: self.carrier, next_hop: None };
+            let path =
+                Path { prefix: *cidr, node: peer.addresses[0], carrier: self.carrier, next_hop: None, mtu_bytes: None };
             let mtu = (self.carrier != Carrier::Native).then_some(1450);
             outcome.take(name, *cidr, Ok(Way { path, route: Some(Route { mtu, ..bare_route(*cidr, dev) }) }));
         }

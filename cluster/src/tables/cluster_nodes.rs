@@ -19,6 +19,8 @@ use crate::{
 pub const CARRIER_PREFERRED: &str = "routing.kinesin.io/prefers";
 /// Annotation of a CiliumNode: everything that the node accepts, separated by commas.
 pub const CARRIERS_ACCEPTED: &str = "routing.kinesin.io/accepts";
+/// Annotation of a CiliumNode: the MTU of the node's uplink in bytes, as its agent uses it.
+pub const UPLINK_MTU: &str = "routing.kinesin.io/mtu";
 
 /// What a node's CiliumNode object says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct ClusterNode {
     pub carrier: String,
     /// What it accepts, separated by commas; empty if it says nothing.
     pub accepts: String,
+    /// MTU of its uplink in bytes, as it was written; empty if it says nothing.
+    pub mtu: String,
     /// When the object was created, in seconds since 1970 (UTC); absent if it does not say.
     pub created_unix_seconds: Option<i64>,
     /// Boot ID; another one after a restart of the machine.
@@ -90,6 +94,7 @@ fn read(object: &DynamicObject) -> Result<ClusterNode, String> {
         pod_cidrs: parse_cidrs("spec.ipam", &texts)?,
         carrier: annotation(object, CARRIER_PREFERRED),
         accepts: annotation(object, CARRIERS_ACCEPTED),
+        mtu: annotation(object, UPLINK_MTU),
         created_unix_seconds: object.creation_timestamp().map(|time| time.0.as_second()),
         boot_id: spec.bootid.unwrap_or_default(),
     })

@@ -14,7 +14,7 @@ use crate::{
     crd::{CILIUM_INTERNAL_IP, CiliumNode, FamilyAddresses, INTERNAL_IP, NodeAddress, NodeSpec},
     error::ClusterError,
     request::within,
-    tables::{CARRIER_PREFERRED, CARRIERS_ACCEPTED, IPAM_MODE},
+    tables::{CARRIER_PREFERRED, CARRIERS_ACCEPTED, IPAM_MODE, UPLINK_MTU},
 };
 
 /// What a node says about itself. It is complete: what is not in here any more is taken back.
@@ -38,6 +38,8 @@ pub struct NodePublication {
     pub carrier: String,
     /// What it accepts, separated by commas; empty to say nothing.
     pub accepts: String,
+    /// MTU of its uplink in bytes; empty to say nothing.
+    pub mtu: String,
     /// Boot ID of the machine; empty if it is not known.
     pub boot_id: String,
 }
@@ -77,6 +79,7 @@ fn object(publication: &NodePublication) -> CiliumNode {
         (IPAM_MODE, &publication.ipam_mode),
         (CARRIER_PREFERRED, &publication.carrier),
         (CARRIERS_ACCEPTED, &publication.accepts),
+        (UPLINK_MTU, &publication.mtu),
     ];
     let said = said.into_iter().filter(|(_, text)| !text.is_empty());
     let annotations: BTreeMap<String, String> = said.map(|(key, text)| (key.to_owned(), text.clone())).collect();
@@ -111,6 +114,7 @@ mod tests {
             ipam_mode: "cluster-pool".to_owned(),
             carrier: "vxlan:8472".to_owned(),
             accepts: "native,vxlan:8472".to_owned(),
+            mtu: "1500".to_owned(),
             boot_id: "b1".to_owned(),
         };
         let expected = json!({
@@ -123,6 +127,7 @@ mod tests {
                     "ipam.kinesin.io/mode": "cluster-pool",
                     "routing.kinesin.io/prefers": "vxlan:8472",
                     "routing.kinesin.io/accepts": "native,vxlan:8472",
+                    "routing.kinesin.io/mtu": "1500",
                 },
                 "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "w1", "uid": "u1"}],
             },

@@ -51,6 +51,7 @@ fn node() -> NodePublication {
         ipam_mode: "cluster-pool".to_owned(),
         carrier: "native".to_owned(),
         accepts: "native,vxlan:8472".to_owned(),
+        mtu: "1500".to_owned(),
         boot_id: "boot".to_owned(),
     }
 }

@@ -159,14 +159,13 @@ pub fn cases() -> &'static [Case] {
         Case::new("router_between_nodes", &[TwoNodes, RestartAgent, Own], segments::reached_through_a_router)
             .on(Spread::Own(&segments::LAB))
             .alone(),
-        Case::new(
-            "narrow_way_to_one_node",
-            &[TwoNodes, RestartAgent, ChangeMtu, Own],
-            segments::narrow_way_to_one_node,
-        )
-        .on(Spread::Own(&segments::LAB))
-        .alone(),
+        Case::new("narrow_way_to_one_node", &[TwoNodes, ChangeMtu, Own], segments::narrow_way_to_one_node)
+            .on(Spread::Own(&segments::LAB))
+            .alone(),
         Case::new("path_mtu_is_discovered", &[TwoNodes, ChangeMtu], mtu::is_discovered).alone().everywhere(),
+        Case::new("one_narrower_node_is_reached", &[TwoNodes, ChangeMtu], mtu::of_one_node)
+            .on(Spread::Each("routing"))
+            .alone(),
         Case::new("black_hole_is_named", &[TwoNodes, ChangeMtu, RestartAgent], black_hole::is_named)
             .on(Spread::Each("routing"))
             .alone(),

@@ -189,7 +189,8 @@ struct kinesin_ipcache {
 	__u8 carrier;
 	__u16 flags;
 	__u8 key;
-	__u8 pad[3];
+	__u8 pad;
+	__u16 mtu;
 };
 _Static_assert(sizeof(struct kinesin_ipcache) == 28, "size");
 _Static_assert(__builtin_offsetof(struct kinesin_ipcache, identity) == 0, "identity");
@@ -199,6 +200,7 @@ _Static_assert(__builtin_offsetof(struct kinesin_ipcache, carrier) == 21, "carri
 _Static_assert(__builtin_offsetof(struct kinesin_ipcache, flags) == 22, "flags");
 _Static_assert(__builtin_offsetof(struct kinesin_ipcache, key) == 24, "key");
 _Static_assert(__builtin_offsetof(struct kinesin_ipcache, pad) == 25, "pad");
+_Static_assert(__builtin_offsetof(struct kinesin_ipcache, mtu) == 26, "mtu");
 
 struct kinesin_metric {
 	__u64 packets;

@@ -186,7 +186,10 @@ record! {
         /// Index of the encryption key; reserved.
         key: u8,
         /// Zero.
-        pad: [u8; 3],
+        pad: u8,
+        /// MTU of the underlay on the way to `node` in bytes, a carrier's headers included; 0 where nothing less is known
+        /// than the uplink's.
+        mtu: u16,
     }
 }
 

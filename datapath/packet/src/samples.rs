@@ -116,6 +116,7 @@ pub fn rows() -> Vec<Row> {
     rows.extend(errors::errors());
     rows.extend(elsewhere::elsewhere());
     rows.extend(tunnels_out::out_of_pods());
+    rows.extend(tunnels_out::by_narrow_ways());
     rows.extend(tunnels_out::out_of_the_stack());
     rows.extend(tunnels_in::accepted());
     rows.extend(tunnels_in::answered());

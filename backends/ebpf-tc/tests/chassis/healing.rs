@@ -157,6 +157,7 @@ fn chassis_3_a_change_of_one_node_writes_its_prefixes_alone_and_what_others_remo
         node: [192, 168, 10, number].into(),
         carrier: kinesin_core::values::Carrier::Native,
         next_hop: None,
+        mtu_bytes: None,
     };
     node.paths = vec![path(1), path(2)];
     assert_eq!(node.apply().expect("apply").changes, 2);

@@ -7,6 +7,7 @@ mod contract;
 mod disturbed;
 mod errors;
 mod healing;
+mod narrow;
 mod node;
 mod nodes;
 mod outage;

@@ -115,6 +115,7 @@ impl Node {
             families: Families::DUAL,
             addresses: vec![ip(&format!("192.168.10.{}", 100 + number)), ip(&format!("fd00:192:168:10::{number}"))],
             peer_addresses: Vec::new(),
+            narrow_peers: BTreeMap::new(),
             router: vec![ip(&format!("10.244.{number}.1")), ip(&format!("fd00:10:244:{number}::1"))],
             pod_cidrs: [format!("10.244.{number}.0/24"), format!("fd00:10:244:{number}::/64")]
                 .map(|cidr| cidr.parse().expect("a network"))

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Two nodes on one link of this MTU that carry each other's pods natively.
-fn pair(mtu: u32, is_direct: bool) -> (Node, Node) {
+pub(crate) fn pair(mtu: u32, is_direct: bool) -> (Node, Node) {
     let (mut a, mut b) = (Node::new(1, Ways::Default), Node::new(2, Ways::Default));
     a.connect(&b.netns, mtu);
     b.connect(&a.netns, mtu);
@@ -23,7 +23,13 @@ fn pair(mtu: u32, is_direct: bool) -> (Node, Node) {
         cidrs
             .map(|prefix| {
                 let node = underlay(to, Family::of_net(prefix));
-                Path { prefix: *prefix, node, carrier: Carrier::Native, next_hop: is_direct.then_some(node) }
+                Path {
+                    prefix: *prefix,
+                    node,
+                    carrier: Carrier::Native,
+                    next_hop: is_direct.then_some(node),
+                    mtu_bytes: None,
+                }
             })
             .collect()
     };
@@ -95,6 +101,7 @@ fn paths_are_replaced_as_a_whole() {
         node: underlay(&b, Family::of_net(prefix)),
         carrier: Carrier::Native,
         next_hop: None,
+        mtu_bytes: None,
     });
     a.paths = back.collect();
     assert_eq!(a.apply().expect("apply").changes, 2);

@@ -234,7 +234,7 @@ fn pair_with(stock: Stock, under: Family) -> Option<(Node, Pod, Node)> {
     node.spec.route_mtu_bytes = MTU;
     let peer = underlay(&other, under);
     let carrier = stock.carrier();
-    let path = |prefix: &IpNet| Path { prefix: *prefix, node: peer, carrier, next_hop: Some(peer) };
+    let path = |prefix: &IpNet| Path { prefix: *prefix, node: peer, carrier, next_hop: Some(peer), mtu_bytes: None };
     node.paths = other.spec.pod_cidrs.iter().map(path).collect();
     node.apply().expect("apply");
     let pod = node.pod(10);

@@ -100,7 +100,7 @@ fn pair(path: &'static str, under: Family) -> (Node, Node, Wire) {
     let wire = Wire::between(connect(&mut a), connect(&mut b));
     let paths = |to: &Node| -> Vec<Path> {
         let node = underlay(to, under);
-        let path = |prefix| Path { prefix, node, carrier: Carrier::Vxlan, next_hop: None };
+        let path = |prefix| Path { prefix, node, carrier: Carrier::Vxlan, next_hop: None, mtu_bytes: None };
         to.spec.pod_cidrs.iter().copied().map(path).collect()
     };
     (a.paths, b.paths) = (paths(&b), paths(&a));

@@ -118,7 +118,7 @@ fn the_bytes_on_the_wire_are_those_of_programs() {
         open_to(&mut node, &[ip(PEER4), ip(PEER6)]);
         let peer = if under == Family::V4 { ip(PEER4) } else { ip(PEER6) };
         let far = ["10.244.2.0/24", "fd00:10:244:2::/64"].map(|prefix| prefix.parse().expect("a network"));
-        let path = |prefix| Path { prefix, node: peer, carrier: Carrier::Vxlan, next_hop: Some(peer) };
+        let path = |prefix| Path { prefix, node: peer, carrier: Carrier::Vxlan, next_hop: Some(peer), mtu_bytes: None };
         node.paths = far.map(path).to_vec();
         node.apply().expect("apply");
         let wire = answer_for_the_peer(node.outside.as_ref().expect("the other end"));

@@ -59,7 +59,13 @@ fn a_stock_kernels_vxlan_device_understands_us_and_we_it() {
         open_to(&mut node, &peers);
         node.spec.route_mtu_bytes = 1430;
         let peer = underlay(&stock, under);
-        let path = |prefix: &IpNet| Path { prefix: *prefix, node: peer, carrier: Carrier::Vxlan, next_hop: Some(peer) };
+        let path = |prefix: &IpNet| Path {
+            prefix: *prefix,
+            node: peer,
+            carrier: Carrier::Vxlan,
+            next_hop: Some(peer),
+            mtu_bytes: None,
+        };
         node.paths = stock.spec.pod_cidrs.iter().map(path).collect();
         node.apply().expect("apply");
         let pod = node.pod(10);

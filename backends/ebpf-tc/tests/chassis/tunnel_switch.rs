@@ -21,7 +21,7 @@ pub(crate) fn send_by(node: &mut Node, peer: &Node, carrier: Carrier, under: Fam
     let next = |prefix: &ipnet::IpNet| {
         let family = if carrier == Carrier::Native { Family::of_net(prefix) } else { under };
         let to = underlay(peer, family);
-        Path { prefix: *prefix, node: to, carrier, next_hop: Some(to) }
+        Path { prefix: *prefix, node: to, carrier, next_hop: Some(to), mtu_bytes: None }
     };
     node.paths = peer.spec.pod_cidrs.iter().map(next).collect();
     let (chassis, paths) = (Arc::clone(&node.chassis), node.paths.clone());

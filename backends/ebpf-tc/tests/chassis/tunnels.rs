@@ -77,7 +77,13 @@ pub(crate) fn pair_by(way: Way, paths: [&'static str; 2]) -> (Node, Node) {
     b.settle();
     let paths = |to: &Node| -> Vec<Path> {
         let node = underlay(to, way.under);
-        let path = |prefix| Path { prefix, node, carrier: way.carrier, next_hop: way.is_direct.then_some(node) };
+        let path = |prefix| Path {
+            prefix,
+            node,
+            carrier: way.carrier,
+            next_hop: way.is_direct.then_some(node),
+            mtu_bytes: None,
+        };
         to.spec.pod_cidrs.iter().copied().map(path).collect()
     };
     (a.paths, b.paths) = (paths(&b), paths(&a));
@@ -96,7 +102,7 @@ pub(crate) fn pair_by(way: Way, paths: [&'static str; 2]) -> (Node, Node) {
 }
 
 /// What a routing backend does for the node's own stack: the way to the peer's pods leads into `from_host`.
-fn route(node: &Node, peer: &Node, mtu: u32) {
+pub(crate) fn route(node: &Node, peer: &Node, mtu: u32) {
     let (cidrs, routers) = (peer.spec.pod_cidrs.clone(), node.spec.router.clone());
     node.block(move || async move {
         let netlink = Netlink::new().expect("socket");
@@ -151,7 +157,7 @@ fn pods_and_nodes_reach_each_other_by_geneve() {
 }
 
 /// Sends a datagram that may be fragmented and fits no tunnel, past the pod's own stack.
-fn send_without_df(pod: &Pod, to: IpAddr, port: u16, length: usize) {
+pub(crate) fn send_without_df(pod: &Pod, to: IpAddr, port: u16, length: usize) {
     let source = pod.ip(Family::of(&to)).to_string();
     let mut packet = draft(&source, &to.to_string(), 17, datagram(4000, port, length));
     packet.eth_destination = pod.endpoint.host_mac.0;

@@ -91,6 +91,43 @@ pub(in crate::cluster) fn is_discovered(context: &Context<'_>) -> Judged {
     Ok(format!("path MTU of {NARROW} bytes was told as {}; {answered}", seen.join(", ")))
 }
 
+/// One node's uplink becomes narrower than the other's on the same segment, so that nobody on the way can say so: the other
+/// node learns it from that node. Nothing else becomes narrower.
+pub(in crate::cluster) fn of_one_node(context: &Context<'_>) -> Judged {
+    let two = context.two_nodes();
+    let [_, there] = &two[..] else { return Err(Stop::broken("there are not two nodes")) };
+    let pods = context.start_on(&two, "pod", 2)?;
+    let [a, neighbour, b, _] = &pods[..] else { return Err(Stop::broken("there are not four pods")) };
+    for is_ipv4 in context.families() {
+        arrives(context, a, b, is_ipv4, WIDE)?;
+    }
+    let mut narrowed = Narrowed { context, before: Vec::new() };
+    let before = context.target.set_mtu(&there.name, NARROW)?;
+    narrowed.before.push((there.name.clone(), before));
+    let (mut seen, mut questions) = (Vec::new(), Vec::new());
+    for is_ipv4 in context.families() {
+        for (from, to) in [(a, b), (b, a)] {
+            let mtu = discovered(context, from, to, is_ipv4)?;
+            arrives(context, from, to, is_ipv4, mtu)?;
+            seen.push(format!("{}: {mtu} bytes", family(is_ipv4)));
+            for length in [1_000, 20_000, 60_000] {
+                questions.extend(every_protocol(from, to, is_ipv4, context.random(), length));
+            }
+        }
+        arrives(context, a, neighbour, is_ipv4, WIDE)?;
+    }
+    let answered = told(&failures(&questions)?, questions.len())?;
+    Ok(format!("path MTU to and from a node of {NARROW} bytes was told as {}; {answered}", seen.join(", ")))
+}
+
+/// One packet of so many bytes is answered.
+fn arrives(context: &Context<'_>, from: &Place, to: &Place, is_ipv4: bool, bytes: u32) -> Result<(), Stop> {
+    match whole(context, from, to, is_ipv4, bytes)? {
+        Ok(Told::Answered) => Ok(()),
+        other => Err(Stop::broken(format!("{from} to {to}, {bytes} bytes over {}: {other:?}", family(is_ipv4)))),
+    }
+}
+
 pub(super) fn family(is_ipv4: bool) -> &'static str {
     if is_ipv4 { "IPv4" } else { "IPv6" }
 }

@@ -82,7 +82,13 @@ impl Routing for Reference {
                 report.changes += 1;
             }
             let node = route.via.unwrap_or(cidr.addr());
-            report.paths.push(Path { prefix: *cidr, node, carrier: Carrier::Native, next_hop: Some(node) });
+            report.paths.push(Path {
+                prefix: *cidr,
+                node,
+                carrier: Carrier::Native,
+                next_hop: Some(node),
+                mtu_bytes: None,
+            });
         }
         Ok(report)
     }

@@ -19,8 +19,9 @@ use crate::{
 /// The longest IP packet that gets to another node in bytes, or the end where nothing carries it.
 #[inline(always)]
 pub(super) fn limit(tables: &impl Tables, out: &mut Outcome, found: &IpcacheValue) -> Step<u32> {
+    let underlay = underlay_mtu(tables, found);
     let is_carried = match found.carrier {
-        carrier::NATIVE => return Ok(tables.mtu()),
+        carrier::NATIVE => return Ok(underlay),
         carrier::VXLAN => tables.vxlan_port() != 0,
         carrier::GENEVE => tables.geneve_port() != 0,
         _ => false,
@@ -28,7 +29,14 @@ pub(super) fn limit(tables: &impl Tables, out: &mut Outcome, found: &IpcacheValu
     if !is_carried {
         return Err(out.drop(DropReason::NoTunnel));
     }
-    Ok(tables.mtu().saturating_sub(carrier::overhead(found.carrier, found.node_family)))
+    Ok(underlay.saturating_sub(carrier::overhead(found.carrier, found.node_family)))
+}
+
+/// What the underlay carries on the way to a prefix in bytes: the own uplink's MTU, or less where that is known.
+#[inline(always)]
+fn underlay_mtu(tables: &impl Tables, found: &IpcacheValue) -> u32 {
+    let (own, known) = (tables.mtu(), u32::from(found.mtu));
+    if known != 0 && known < own { known } else { own }
 }
 
 /// Sends a packet to the node that a prefix names, with the identity of its source.

@@ -16,6 +16,8 @@ pub const DEVICE: u32 = 1;
 pub const NEIGHBOUR: u32 = 2;
 /// MTU of the way to other nodes.
 pub const MTU: u32 = 1400;
+/// MTU of the way to some of them.
+pub const NARROW_MTU: u16 = 1360;
 /// The other pod's MAC and its device's.
 pub const NEIGHBOUR_ETH: [u8; 12] = [2, 0, 0, 0, 1, 11, 2, 0, 0, 0, 0, 11];
 
@@ -46,6 +48,16 @@ fn prefix(text: &str, node: &str, carrier: u8, flags: u16, identity: u32) -> ((u
     let (node, node_family) = node.parse::<IpAddr>().map_or(([0; 4], 0), table_address);
     let value = IpcacheValue { identity, node, node_family, carrier, flags, ..Default::default() };
     ((length.parse().unwrap(), IpcacheKey { family: [family, 0, 0, 0], addr }), value)
+}
+
+/// The same by a narrower way.
+fn narrow((key, value): ((u8, IpcacheKey), IpcacheValue)) -> ((u8, IpcacheKey), IpcacheValue) {
+    (key, IpcacheValue { mtu: NARROW_MTU, ..value })
+}
+
+/// The same by a way that carries more than this node's uplink.
+fn wide((key, value): ((u8, IpcacheKey), IpcacheValue)) -> ((u8, IpcacheKey), IpcacheValue) {
+    (key, IpcacheValue { mtu: 9000, ..value })
 }
 
 /// The content of every table on a node without tunnels, nor peers that are reached by one.
@@ -121,6 +133,11 @@ pub fn tables() -> HostTables {
         prefix("fd00:10:244:6::/64", "fd00:192:168:10::103", carrier::GENEVE, ipcache_flag::ROUTED, identity::INIT),
         prefix("10.244.9.0/24", "192.168.10.103", 9, 0, identity::INIT),
         prefix("10.244.4.0/24", "192.168.20.104", carrier::NATIVE, ipcache_flag::ROUTED, identity::INIT),
+        narrow(prefix("10.244.7.0/24", "192.168.10.103", carrier::VXLAN, 0, identity::INIT)),
+        narrow(prefix("fd00:10:244:7::/64", "fd00:192:168:10::103", carrier::GENEVE, 0, identity::INIT)),
+        narrow(prefix("10.244.8.0/24", "192.168.10.102", carrier::NATIVE, 0, identity::INIT)),
+        narrow(prefix("fd00:10:244:8::/64", "fd00:192:168:10::102", carrier::NATIVE, 0, identity::INIT)),
+        wide(prefix("10.244.10.0/24", "192.168.10.103", carrier::VXLAN, 0, identity::INIT)),
         prefix("192.168.10.102/32", "192.168.10.102", carrier::NATIVE, peer, identity::REMOTE_NODE),
         prefix("fd00:192:168:10::102/128", "fd00:192:168:10::102", carrier::NATIVE, peer, identity::REMOTE_NODE),
         prefix("192.168.10.103/32", "192.168.10.103", carrier::NATIVE, peer, identity::REMOTE_NODE),

@@ -2,13 +2,13 @@
 
 use std::{vec, vec::Vec};
 
-use kinesin_abi::{DropReason, Entry, Mark, carrier, identity};
+use kinesin_abi::{DropReason, Entry, FAMILY_V4, FAMILY_V6, Mark, carrier, identity};
 
 use super::{
     A4, A6, Row,
     checks::{Outer, aged_v4, error_v4, error_v6, judge_outer, untouched},
     error,
-    node::{MTU, POD_IDENTITY},
+    node::{MTU, NARROW_MTU, POD_IDENTITY},
     out,
     packets::{draft, icmp, tcp, udp},
     row,
@@ -97,6 +97,56 @@ pub(super) fn out_of_pods() -> Vec<Row> {
         out("segments too big for VXLAN", draft(A4, "10.244.3.9", 6, tcp(3000)).fragment(df).bytes(), too_big)
             .segmented(full + 1),
         out("TTL 1 to a tunnel", draft(A4, "10.244.3.9", 6, tcp(0)).ttl(1).bytes(), error(IcmpError::TimeExceeded)),
+    ]
+}
+
+/// To nodes whose way is narrower than this node's uplink, and to one that says it were wider.
+pub(super) fn by_narrow_ways() -> Vec<Row> {
+    let vxlan4 = by(carrier::VXLAN, PEER4, POD_IDENTITY, false);
+    let geneve6 = by(carrier::GENEVE, PEER6, POD_IDENTITY, false);
+    let native4 = by(carrier::NATIVE, "192.168.10.102", POD_IDENTITY, false);
+    let native6 = by(carrier::NATIVE, "fd00:192:168:10::102", POD_IDENTITY, false);
+    let stack = Verdict::ToStack(Mark::of_identity(POD_IDENTITY));
+    let df = 0x4000;
+    let narrow = usize::from(NARROW_MTU);
+    let too_big =
+        |carrier, family| error(IcmpError::TooBig(u32::from(NARROW_MTU) - carrier::overhead(carrier, family)));
+    let v4 = |dst, length: usize| draft(A4, dst, 6, tcp(length - 40)).fragment(df).bytes();
+    let v6 = |dst, length: usize| draft(A6, dst, 6, tcp(length - 60)).bytes();
+    vec![
+        out("as big as a narrow way by VXLAN takes", v4("10.244.7.9", narrow - 50), vxlan4)
+            .check(|i, o| around_v4(&VXLAN4, i, o)),
+        out("too big for a narrow way by VXLAN", v4("10.244.7.9", narrow - 49), too_big(carrier::VXLAN, FAMILY_V4))
+            .check(|i, o| {
+                error_v4(3, 4, i, o);
+                assert_eq!(o[40..42], [5, 30], "1310");
+            }),
+        out("the same without DF", draft(A4, "10.244.7.9", 6, tcp(narrow - 89)).bytes(), stack).check(untouched),
+        out("segments too big for a narrow way", v4("10.244.7.9", 3000), too_big(carrier::VXLAN, FAMILY_V4))
+            .segmented(narrow - 89),
+        out("as big as a narrow way by Geneve over IPv6 takes", v6("fd00:10:244:7::9", narrow - 70), geneve6)
+            .check(|i, o| around_v6(&GENEVE6, i, o)),
+        out("too big for a narrow way by Geneve over IPv6", v6("fd00:10:244:7::9", narrow - 69), {
+            too_big(carrier::GENEVE, FAMILY_V6)
+        })
+        .check(|i, o| {
+            error_v6(2, 0, i, o);
+            assert_eq!(o[58..62], [0, 0, 5, 10], "1290");
+        }),
+        out("as big as a narrow native way takes", v4("10.244.8.9", narrow), native4).check(aged_v4),
+        out("too big for a narrow native way", v4("10.244.8.9", narrow + 1), too_big(carrier::NATIVE, FAMILY_V4)),
+        out("as big as a narrow native way takes, IPv6", v6("fd00:10:244:8::9", narrow), native6),
+        out("too big for a narrow native way, IPv6", v6("fd00:10:244:8::9", narrow + 1), {
+            too_big(carrier::NATIVE, FAMILY_V6)
+        }),
+        out("a way said to be wider takes what the uplink does", v4("10.244.10.9", MTU as usize - 50), vxlan4),
+        out("and no more", v4("10.244.10.9", MTU as usize - 49), error(IcmpError::TooBig(MTU - 50))),
+        row(
+            "too big for a narrow way from the stack",
+            Entry::FromHost,
+            draft("10.244.1.1", "10.244.7.9", 6, tcp(narrow - 89)).bytes(),
+            Verdict::Drop(DropReason::FragmentationNeeded),
+        ),
     ]
 }
 
