@@ -12,7 +12,7 @@ const FROM_NETDEV: &str = "from_netdev";
 const FROM_HOST: &str = "from_host";
 /// The program on uplinks whose packets have no Ethernet header.
 const FROM_BARE_NETDEV: &str = "from_l3_netdev";
-/// The program on `cilium_vxlan` and `cilium_geneve`.
+/// The program on the kernel's tunnel devices (`overlay_device.rs`).
 const FROM_OVERLAY: &str = "from_overlay";
 /// Programs on the host end of an endpoint, in the order in which they are attached: what comes out of a pod last.
 const ENDPOINT: [(&str, Direction); 2] = [("to_container", Direction::Egress), ("from_container", Direction::Ingress)];
@@ -24,7 +24,7 @@ pub(crate) struct NodeDevices {
     pub(crate) host: (String, u32),
     /// Uplinks: name and index, and whether their packets have an Ethernet header.
     pub(crate) uplinks: Vec<((String, u32), bool)>,
-    /// `cilium_vxlan` and `cilium_geneve`, where they are: name and index.
+    /// The kernel's tunnel devices (`overlay_device.rs`), where they are: name and index.
     pub(crate) overlays: Vec<(String, u32)>,
 }
 

@@ -27,9 +27,9 @@ use crate::{
     error::{loader_error, netlink_error, sysctl_error},
     host_device, kernel,
     modes::Modes,
-    overlay_device::{self, Overlay, Overlays},
+    overlay_device::{self, Overlays},
     running::{Running, check_device, reconcile},
-    tunnel_path::{self, Uplink},
+    tunnel_path::{self, Seen, Uplink},
 };
 
 /// The eBPF chassis of one node.
@@ -50,6 +50,10 @@ struct State {
     followed: Option<Mirror>,
     /// Router addresses that were not received at the last pass.
     deaf: Vec<Ipv6Addr>,
+    /// What is known of the uplinks.
+    seen: Seen,
+    /// And of the node's network cards, as far as it counts.
+    cards: Seen,
 }
 
 /// Builds the chassis from its section; the kernel is not touched before `apply`.
@@ -89,11 +93,15 @@ impl Chassis for EbpfChassis {
             report.changes += changed.len();
         }
         let uplinks = self.uplinks(&netlink, &desired.node).await?;
-        let mut overlays =
-            overlay_device::ensure(&netlink, &desired.node, &mut report.changes).await.map_err(netlink_error)?;
+        let overlays = overlay_device::ensure(&netlink, &desired.node, &mut state.cards, &mut report.changes);
+        let mut overlays = overlays.await.map_err(netlink_error)?;
+        // One that cannot be raised keeps its program: whoever has its port may let go of it.
+        let overlay_devices = overlay_device::devices(&overlays);
+        // Nobody asks for it on a node without tunnels.
+        let seen = if overlays.is_empty() { Vec::new() } else { state.seen.look(&uplinks) };
         let modes = self.modes(&mut report);
         if state.running.is_none() {
-            let tunnel_devices = self.tunnel_paths(&uplinks, &overlays, &mut ChassisReport::default());
+            let tunnel_devices = self.tunnel_paths(&seen, &overlays, &mut ChassisReport::default());
             let wanted = self.constants(&desired.node, host, &uplinks, &tunnel_devices);
             state.running = Some(self.start(desired, wanted, modes)?);
             report.changes += 1;
@@ -102,7 +110,7 @@ impl Chassis for EbpfChassis {
             // Before anything is sent through them, and before it is known whether they can be used.
             report.changes += running.open(&netlink, &mut overlays).await?;
         }
-        let tunnel_devices = self.tunnel_paths(&uplinks, &overlays, &mut report);
+        let tunnel_devices = self.tunnel_paths(&seen, &overlays, &mut report);
         let wanted = self.constants(&desired.node, host, &uplinks, &tunnel_devices);
 
         let is_current = match &state.running {
@@ -128,7 +136,7 @@ impl Chassis for EbpfChassis {
         let devices = NodeDevices {
             host: (host.name.clone(), host.index),
             uplinks: uplinks.iter().map(|link| ((link.name.clone(), link.index), link.ethernet)).collect(),
-            overlays: overlay_device::devices(&overlays),
+            overlays: overlay_devices,
         };
         reconcile(running, &netlink, &devices, &desired.endpoints, &mut report).await?;
         report.changes += host_device::finish(&netlink, &mut state.followed, &prepared).await.map_err(netlink_error)?;
@@ -272,18 +280,16 @@ impl EbpfChassis {
     /// whether they do.
     fn tunnel_paths(
         &self,
-        uplinks: &[Link],
+        uplinks: &[Uplink],
         overlays: &Overlays,
         report: &mut ChassisReport,
     ) -> BTreeMap<Carrier, (u32, bool)> {
-        let uplinks: Vec<_> =
-            if overlays.is_empty() { Vec::new() } else { uplinks.iter().map(tunnel_path::look).collect() };
         let too_old = (this_kernel() < kernel::TUNNEL_SOURCE)
             .then(|| format!("its source address can be chosen only since Linux {}", kernel::TUNNEL_SOURCE));
         let mut devices = BTreeMap::new();
         for (carrier, overlay) in overlays {
-            let unusable = overlay.trouble().or(too_old.as_deref());
-            let decision = tunnel_path::choose(self.settings.tunnel_path, *carrier, unusable, &uplinks);
+            let unusable = overlay.why_not_carrying().or(too_old.as_deref());
+            let decision = tunnel_path::choose(self.settings.tunnel_path, *carrier, unusable, uplinks);
             let path = if decision.by_device { "device" } else { "bpf" };
             let of_uplink = |(uplink, reason): (&Uplink, String)| TunnelPathReport {
                 carrier: *carrier,
@@ -292,15 +298,11 @@ impl EbpfChassis {
                 reason,
             };
             report.tunnel_paths.extend(uplinks.iter().zip(decision.reasons).map(of_uplink));
-            let is_quiet = matches!(overlay, Overlay::Unsupported(_)) && *carrier == Carrier::Geneve;
-            match (decision.trouble, overlay.trouble()) {
-                (Some(text), _) => report.degraded.push(text),
-                (None, Some(why)) if !is_quiet => {
-                    report.degraded.push(format!("segments that come in by {carrier} are not merged: {why}"));
-                }
-                _ => {}
+            report.degraded.extend(decision.trouble);
+            if let Some(why) = overlay.why_not_merging() {
+                report.degraded.push(format!("segments that come in by {carrier} are not merged: {why}"));
             }
-            if let Some(link) = overlay.link() {
+            if let Some(link) = overlay.carrying() {
                 devices.insert(*carrier, (link.index, decision.by_device));
             }
         }

@@ -3,7 +3,7 @@
 //! The bytes on the wire are the same, so that nodes may differ.
 
 use kinesin_core::values::Carrier;
-use kinesin_netlink::{Link, TUNNEL_SEGMENTATION, driver_of, has_feature};
+use kinesin_netlink::{Link, TUNNEL_PORTS, TUNNEL_SEGMENTATION, driver_of, has_feature};
 use serde::Deserialize;
 
 /// What the configuration asks for.
@@ -19,7 +19,7 @@ pub enum TunnelPath {
     Bpf,
 }
 
-/// What counts of an uplink.
+/// What counts of an uplink, or of another device that the node's packets come in by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Uplink {
     /// Its name.
@@ -30,15 +30,36 @@ pub(crate) struct Uplink {
     pub(crate) driver: Option<String>,
     /// Whether it cuts what is in a tunnel into segments itself (`tx-udp_tnl-segmentation`).
     pub(crate) segments_tunnels: bool,
+    /// Whether the kernel tells it of the ports of tunnels (`rx-udp_tunnel-port-offload`).
+    pub(crate) learns_ports: bool,
 }
 
-/// What the kernel tells of an uplink. What cannot be read says nothing against programs.
-pub(crate) fn look(link: &Link) -> Uplink {
+/// What was learnt of devices. The kernel is asked again only of one that is another or has changed; a feature that is
+/// switched later is seen with the device's next change.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(Vec<(Link, Uplink)>);
+
+impl Seen {
+    /// What is known of these, in their order.
+    pub(crate) fn look(&mut self, links: &[Link]) -> Vec<Uplink> {
+        self.look_by(links, ask)
+    }
+
+    fn look_by(&mut self, links: &[Link], ask: impl Fn(&Link) -> Uplink) -> Vec<Uplink> {
+        let known = |link: &Link| self.0.iter().find(|(old, _)| old == link).map(|(_, found)| found.clone());
+        self.0 = links.iter().map(|link| (link.clone(), known(link).unwrap_or_else(|| ask(link)))).collect();
+        self.0.iter().map(|(_, found)| found.clone()).collect()
+    }
+}
+
+/// What the kernel tells of a device. What cannot be read says nothing against programs.
+fn ask(link: &Link) -> Uplink {
     Uplink {
         name: link.name.clone(),
         has_ethernet: link.ethernet,
         driver: driver_of(&link.name).unwrap_or_default(),
         segments_tunnels: has_feature(&link.name, TUNNEL_SEGMENTATION).unwrap_or_default(),
+        learns_ports: has_feature(&link.name, TUNNEL_PORTS).unwrap_or_default(),
     }
 }
 
@@ -106,11 +127,15 @@ fn of_driver(uplink: &Uplink) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use kinesin_netlink::LinkKind;
+
     use super::*;
 
     fn uplink(name: &str, driver: &str) -> Uplink {
         let driver = Some(driver.to_owned()).filter(|driver| !driver.is_empty());
-        Uplink { name: name.to_owned(), has_ethernet: true, driver, segments_tunnels: false }
+        Uplink { name: name.to_owned(), has_ethernet: true, driver, segments_tunnels: false, learns_ports: false }
     }
 
     fn bare(name: &str) -> Uplink {
@@ -122,6 +147,47 @@ mod tests {
         assert_eq!(decision.reasons.len(), uplinks.len());
         assert!(decision.reasons.iter().all(|reason| !reason.is_empty()));
         decision
+    }
+
+    #[test]
+    fn an_uplink_is_asked_for_once_and_after_each_change() {
+        let link = |index, name: &str, mtu| Link {
+            index,
+            name: name.to_owned(),
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu,
+            up: true,
+            loopback: false,
+            noarp: false,
+            ethernet: true,
+            kind: LinkKind::Physical,
+            peer_index: None,
+            master_index: None,
+        };
+        let (first, second) = (link(2, "eth0", 1500), link(3, "eth1", 1500));
+        // The same name and another device; the same device, changed.
+        let (other, changed) = (link(4, "eth0", 1500), link(3, "eth1", 9000));
+        let mut seen = Seen::default();
+        let asked = RefCell::new(Vec::new());
+        for (links, expected) in [
+            (vec![first.clone(), second.clone()], vec![2, 3]),
+            (vec![second.clone(), first.clone()], vec![]),
+            (vec![other.clone(), second], vec![4]),
+            (vec![other.clone(), changed.clone()], vec![3]),
+            (vec![other, changed], vec![]),
+            // It was gone meanwhile.
+            (vec![], vec![]),
+            (vec![first], vec![2]),
+        ] {
+            asked.borrow_mut().clear();
+            let found = seen.look_by(&links, |link| {
+                asked.borrow_mut().push(link.index);
+                uplink(&link.name, &format!("driver of {}", link.index))
+            });
+            assert_eq!(*asked.borrow(), expected);
+            let drivers = links.iter().map(|link| Some(format!("driver of {}", link.index)));
+            assert!(found.iter().map(|uplink| uplink.driver.clone()).eq(drivers), "{found:?}");
+        }
     }
 
     #[test]

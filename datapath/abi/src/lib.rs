@@ -20,6 +20,7 @@ mod record;
 mod stage;
 mod state;
 mod table;
+pub mod tunnel;
 #[cfg(feature = "user")]
 mod user;
 

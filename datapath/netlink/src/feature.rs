@@ -25,6 +25,10 @@ pub const BEFORE_TUNNELS: [&str; 8] = [
 /// Segmentation of what is in a tunnel over UDP by the device itself.
 pub const TUNNEL_SEGMENTATION: &str = "tx-udp_tnl-segmentation";
 
+/// That the kernel tells the device at which ports tunnels listen, and of which kind they are, so that it can read what is in
+/// their packets.
+pub const TUNNEL_PORTS: &str = "rx-udp_tunnel-port-offload";
+
 /// `ETHTOOL_GDRVINFO`.
 const GET_DRIVER: u32 = 0x3;
 /// `ETHTOOL_GSTRINGS`.

@@ -21,7 +21,7 @@ mod sysctl;
 mod watch;
 
 pub use error::NetlinkError;
-pub use feature::{BEFORE_TUNNELS, TUNNEL_SEGMENTATION, driver_of, has_feature, switch_features};
+pub use feature::{BEFORE_TUNNELS, TUNNEL_PORTS, TUNNEL_SEGMENTATION, driver_of, has_feature, switch_features};
 pub use filter::BpfFilter;
 pub use handle::Netlink;
 pub use link::{Link, LinkKind, TunnelKind, TunnelSpec, VethSpec};

@@ -14,7 +14,10 @@ pub mod device;
 mod ecn;
 pub mod encap;
 
-use kinesin_abi::{DropReason, carrier, identity};
+use kinesin_abi::{
+    DropReason, carrier, identity,
+    tunnel::{INNER_DESTINATION, INNER_SOURCE},
+};
 
 use crate::{
     ip::{self, Fragment, Header, protocol},
@@ -35,14 +38,11 @@ pub const TTL: u32 = 64;
 /// Largest number of a network: 24 bits.
 const VNI_MAX: u32 = 0x00ff_ffff;
 
-/// The Ethernet addresses of the inner header, destination first: 02:4b:49:4e:00:01 and 02:4b:49:4e:00:02. Nobody looks
-/// at them, so they tell nothing of the pod; they are locally administered (IEEE 802), and a foreign device that is to
-/// understand us can be given the first.
-const INNER_ETH: [u32; 3] = [
-    u32::from_ne_bytes([0x02, 0x4b, 0x49, 0x4e]),
-    u32::from_ne_bytes([0x00, 0x01, 0x02, 0x4b]),
-    u32::from_ne_bytes([0x49, 0x4e, 0x00, 0x02]),
-];
+/// The Ethernet addresses of the inner header, as they stand in it.
+const INNER_ETH: [u32; 3] = {
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (INNER_DESTINATION, INNER_SOURCE);
+    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]), u32::from_ne_bytes([i, j, k, l])]
+};
 
 /// Index of the kernel's device that a tunnel's packets go through, or 0 where `encap.rs` and `decap.rs` do its work.
 #[inline(always)]

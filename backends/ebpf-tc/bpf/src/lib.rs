@@ -57,7 +57,7 @@ pub fn from_host(ctx: TcContext) -> i32 {
     run(ctx, Entry::FromHost, 0)
 }
 
-/// tc ingress of `cilium_vxlan` and `cilium_geneve`: what the kernel's device took out of a tunnel.
+/// tc ingress of the kernel's tunnel devices (`cilium_vxlan` and the like): what the kernel's device took out of a tunnel.
 ///
 /// Only what `from_netdev` has let in and marked goes on. The rest, such as what is from nobody that is known, or came to
 /// the node another way, ends here; where programs take tunnels apart themselves that is all there is.

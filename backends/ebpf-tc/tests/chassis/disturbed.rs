@@ -157,7 +157,7 @@ fn byte_at(place: usize) -> u8 {
 }
 
 /// Sends a stream from one pod to another, and wants it whole without a stall.
-fn stream(from: &Pod, to: &Pod, family: Family, what: &str) {
+pub(crate) fn stream(from: &Pod, to: &Pod, family: Family, what: &str) {
     let address = to.ip(family);
     let listener = to.netns.run(|| TcpListener::bind((address, 0)).expect("bind")).expect("namespace");
     let target = listener.local_addr().expect("address");

@@ -21,6 +21,7 @@ mod trial;
 mod tunnel_answers;
 mod tunnel_bare;
 mod tunnel_device;
+mod tunnel_merging;
 mod tunnel_segments;
 mod tunnel_strangers;
 mod tunnel_switch;

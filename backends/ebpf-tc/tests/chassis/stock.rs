@@ -15,7 +15,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use kinesin_abi::DropReason;
+use kinesin_abi::{DropReason, tunnel::INNER_DESTINATION};
 use kinesin_core::{
     routing::Path,
     values::{Carrier, Family},
@@ -37,8 +37,6 @@ use crate::{
     tunnels::{open_to, underlay},
 };
 
-/// Where our frames go inside (`datapath/packet/src/tunnel/encap.rs`).
-const INNER_MAC: [u8; 6] = [0x02, 0x4b, 0x49, 0x4e, 0x00, 0x01];
 /// Addresses behind the device, with what is behind ours.
 const BEHIND: [(&str, &str); 2] =
     [("10.244.2.20/32", "10.244.1.0/24"), ("fd00:10:244:2::14/128", "fd00:10:244:1::/64")];
@@ -83,7 +81,11 @@ impl Stock {
         let common = vec![InfoGeneve::Port(6081), InfoGeneve::UdpZeroCsum6Rx(true)];
         let geneve = |more: Vec<InfoGeneve>| {
             let device = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Geneve).name("stock0");
-            device.set_info_data(InfoData::Geneve([common, more].concat())).address(INNER_MAC.to_vec()).mtu(MTU).build()
+            device
+                .set_info_data(InfoData::Geneve([common, more].concat()))
+                .address(INNER_DESTINATION.to_vec())
+                .mtu(MTU)
+                .build()
         };
         match self {
             Self::Vxlan => {
@@ -93,7 +95,7 @@ impl Stock {
                     (IpAddr::V6(own), IpAddr::V6(peer)) => device.local6(own).remote6(peer).udp_zero_csum6_rx(true),
                     mixed => panic!("{mixed:?}"),
                 };
-                device.address(INNER_MAC.to_vec()).mtu(MTU).build()
+                device.address(INNER_DESTINATION.to_vec()).mtu(MTU).build()
             }
             Self::Geneve => geneve(vec![InfoGeneve::Id(vni), remote]),
             Self::GeneveWithOptions => geneve(vec![InfoGeneve::CollectMetadata]),

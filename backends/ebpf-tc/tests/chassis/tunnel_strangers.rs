@@ -1,86 +1,15 @@
-//! Tunnels and those who are not ours: a stock kernel's device, and whoever pretends to be a node.
+//! Tunnels and those who are not ours: whoever pretends to be a node. (`stock.rs` has the kernel's devices.)
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
 use kinesin_abi::DropReason;
-use kinesin_core::{
-    routing::Path,
-    values::{Carrier, Family},
-};
-use kinesin_netlink::{NetNs, Netlink, Route};
+use kinesin_core::values::Family;
+use kinesin_netlink::{NetNs, Netlink};
 use kinesin_packet::samples::packets::{Draft, draft, geneve, udp as datagram, udp_around, vxlan};
-use rtnetlink::{LinkMessageBuilder, LinkVxlan};
 
 use crate::{
     node::{Node, Ways, ip},
-    pod::{Pod, exchanges_tcp, hears_nothing, packet, pings, send_frame},
+    pod::{Pod, hears_nothing, packet, send_frame},
     tunnels::{open_to, underlay},
 };
-
-/// Where our frames go inside (`datapath/packet/src/tunnel/encap.rs`).
-const INNER_MAC: [u8; 6] = [0x02, 0x4b, 0x49, 0x4e, 0x00, 0x01];
-
-/// Gives a node that has no chassis a VXLAN device of the kernel's, to one peer and of one network.
-fn make_stock_device(node: &Node, peer: IpAddr, vni: u32) {
-    let own = underlay(node, Family::of(&peer));
-    node.block(move || async move {
-        let (connection, handle, _) = rtnetlink::new_connection().expect("socket");
-        let connection = tokio::spawn(connection);
-        let device = LinkMessageBuilder::<LinkVxlan>::new("vx0").id(vni).port(8472).learning(false);
-        let device = match (own, peer) {
-            (IpAddr::V4(own), IpAddr::V4(peer)) => device.local(own).remote(peer),
-            (IpAddr::V6(own), IpAddr::V6(peer)) => device.local6(own).remote6(peer).udp_zero_csum6_rx(true),
-            mixed => panic!("{mixed:?}"),
-        };
-        handle.link().add(device.address(INNER_MAC.to_vec()).build()).execute().await.expect("vxlan device");
-        connection.abort();
-        let netlink = Netlink::new().expect("socket");
-        let index = netlink.link("vx0").await.expect("device").index;
-        // There is nobody who answers ARP: the frame itself tells nothing to us.
-        netlink.set_noarp(index).await.expect("no ARP");
-        netlink.set_up(index).await.expect("up");
-        for (address, pods) in [("10.244.2.20/32", "10.244.1.0/24"), ("fd00:10:244:2::14/128", "fd00:10:244:1::/64")] {
-            netlink.add_address(index, address.parse().expect("address")).await.expect("address");
-            netlink.replace_route(&Route::new(pods.parse().expect("net"), index, 4)).await.expect("route");
-        }
-    });
-}
-
-#[test]
-fn a_stock_kernels_vxlan_device_understands_us_and_we_it() {
-    for under in Family::ALL {
-        let (mut node, stock) = (Node::new(1, Ways::Default), Node::new(2, Ways::Default));
-        node.connect(&stock.netns, 1500);
-        stock.connect(&node.netns, 1500);
-        node.settle();
-        stock.settle();
-        let peers = stock.spec.addresses.clone();
-        open_to(&mut node, &peers);
-        node.spec.route_mtu_bytes = 1430;
-        let peer = underlay(&stock, under);
-        let path = |prefix: &IpNet| Path {
-            prefix: *prefix,
-            node: peer,
-            carrier: Carrier::Vxlan,
-            next_hop: Some(peer),
-            mtu_bytes: None,
-        };
-        node.paths = stock.spec.pod_cidrs.iter().map(path).collect();
-        node.apply().expect("apply");
-        let pod = node.pod(10);
-        make_stock_device(&stock, underlay(&node, under), pod.endpoint.identity.0);
-        for family in Family::ALL {
-            let far = if family == Family::V4 { ip("10.244.2.20") } else { ip("fd00:10:244:2::14") };
-            assert!(pings(&pod.netns, far), "{family} over {under}");
-            assert!(exchanges_tcp(&pod.netns, &stock.netns, far), "TCP to it, {family} over {under}");
-            assert!(exchanges_tcp(&stock.netns, &pod.netns, pod.ip(family)), "TCP from it, {family} over {under}");
-        }
-        // The device's kernel speaks to groups, as on any link.
-        let drops = node.drops();
-        assert!(drops.iter().all(|drop| drop.reason == DropReason::Multicast as u8), "{drops:?}");
-    }
-}
 
 /// A node with a pod that listens, and the wire to its uplink.
 pub(crate) struct Target {

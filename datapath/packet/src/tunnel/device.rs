@@ -3,8 +3,9 @@
 //! Out, the device puts the headers around the frame that it is given, and is told what to write into them. What it writes
 //! is what `encap.rs` writes, but for what the kernel lets nobody choose: the IPv4 identification is not zero, congestion
 //! that a packet has met already is marked as ECT(0) outside (RFC 3168 section 9.1.1), and of a Geneve packet's source
-//! port older kernels choose the range. In, the packet is judged as it comes in from the network, by the same checks as in
-//! `decap.rs`, and again when the device gives it back.
+//! port older kernels choose the range. Of the class that it is told the kernel keeps DSCP alone and makes ECN of the packet
+//! inside (`INET_ECN_encapsulate`, Linux 6.18 `include/net/inet_ecn.h`), so that no key can say CE. In, the packet is judged as
+//! it comes in from the network, by the same checks as in `decap.rs`, and again when the device gives it back.
 
 use kinesin_abi::{DropReason, FAMILY_V4};
 
@@ -19,9 +20,6 @@ use crate::{
     tables::Tables,
     verdict::{Outcome, Peer},
 };
-
-/// The source ports that the device must have: those of `encap.rs`, 49152 to 65535. The kernel leaves the last one out.
-pub const PORT_RANGE: (u16, u16) = (0xc000, 0xffff);
 
 /// What the device is told of one packet; its peer is the verdict's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -124,11 +122,13 @@ pub fn admit(packet: &mut impl Packet, out: &Outcome) -> Result<(), DropReason> 
 
 #[cfg(test)]
 mod tests {
+    use kinesin_abi::tunnel::SOURCE_PORTS;
+
     use super::*;
 
     /// `udp_flow_src_port` of Linux 6.18.
     fn kernels_port(mut hash: u32) -> u16 {
-        let (min, max) = (u64::from(PORT_RANGE.0), u64::from(PORT_RANGE.1));
+        let (min, max) = (u64::from(SOURCE_PORTS.0), u64::from(SOURCE_PORTS.1));
         hash ^= hash << 16;
         (((u64::from(hash) * (max - min)) >> 32) + min) as u16
     }
