@@ -13,9 +13,18 @@ pub(crate) fn render(text: &mut String, health: Option<&ClusterHealth>, verbose:
     };
     let reachable =
         health.nodes.iter().filter(|node| node.paths.iter().all(|path| path.reachable == Some(true))).count();
+    // An agent that has just started knows nothing of most paths, which is no reason to worry.
+    let is_unknown = |node: &&NodeHealth| {
+        node.paths.iter().any(|path| path.reachable.is_none())
+            && node.paths.iter().all(|path| path.reachable != Some(false))
+    };
+    let unknown = match health.nodes.iter().filter(is_unknown).count() {
+        0 => String::new(),
+        nodes => format!(", {nodes} not probed yet"),
+    };
     let _ = writeln!(
         text,
-        "Cluster health:\t{reachable}/{} reachable\t({})\t(Probe interval: {})",
+        "Cluster health:\t{reachable}/{} reachable{unknown}\t({})\t(Probe interval: {})",
         health.nodes.len(),
         health.probed_at.as_deref().unwrap_or("not probed yet"),
         go_duration(health.probe_interval_seconds)
@@ -117,6 +126,16 @@ mod tests {
             "Cluster health:   2/2 reachable   (2026-01-02T03:04:05Z)   (Probe interval: 1m5s)\n"
         );
         assert_eq!(rendered(None, true), "Cluster health:   Probe disabled\n");
+    }
+
+    #[test]
+    fn node_of_which_nothing_is_known_yet_is_no_lost_one() {
+        let mut health = sample(Ok(1_234));
+        health.nodes[1].paths[1].reachable = None;
+        assert!(rendered(Some(&health), false).contains(" 1/2 reachable, 1 not probed yet "));
+        // What is known to be wrong is not hidden by what is unknown.
+        health.nodes[1].paths[0].reachable = Some(false);
+        assert!(rendered(Some(&health), false).contains(" 1/2 reachable   "));
     }
 
     #[test]

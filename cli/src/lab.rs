@@ -41,7 +41,7 @@ pub(crate) async fn answer(global: &Global, args: LabArgs) -> anyhow::Result<Exi
         LabCommand::Apply { filenames } => {
             let client = open()?.client()?;
             for file in filenames {
-                let origin = file.display().to_string();
+                let origin = if is_stdin(&file) { "stdin".to_owned() } else { file.display().to_string() };
                 let objects = parse_manifest(&origin, &read(&file)?)?;
                 for applied in apply(&client, &origin, objects).await? {
                     print(&format!("{applied} serverside-applied\n"))?;
@@ -100,7 +100,8 @@ async fn bring_up(global: &Global, name: String, base: PathBuf, args: UpArgs) ->
         agent: !args.no_agent,
         workloads: !args.no_agent && !args.no_workloads,
     };
-    if Lab::open(&spec.base, &spec.name).is_ok_and(|lab| lab.is_whole()) {
+    // What cannot be is refused by `up`, which has the last word.
+    if spec.validate().is_ok() && Lab::open(&spec.base, &spec.name).is_ok_and(|lab| lab.is_whole()) {
         let _ = writeln!(io::stderr(), "lab {} is up already; it is brought to what is asked and checked", spec.name);
     }
     let terminal = Terminal::new();
@@ -112,8 +113,12 @@ async fn bring_up(global: &Global, name: String, base: PathBuf, args: UpArgs) ->
 }
 
 fn how_to_go_on(lab: &Lab, begun: Instant) -> String {
-    let option =
-        if lab.name() == kinesin_lab::DEFAULT_NAME { String::new() } else { format!(" --name {}", lab.name()) };
+    let base = lab.layout().base();
+    let options = [
+        (lab.name() != kinesin_lab::DEFAULT_NAME).then(|| format!(" --name {}", lab.name())),
+        (base != Path::new(kinesin_lab::DEFAULT_BASE)).then(|| format!(" --dir {}", base.display())),
+    ];
+    let option: String = options.into_iter().flatten().collect();
     let node = lab.nodes().last().map(|node| node.name().to_owned()).unwrap_or_default();
     let program = own_name();
     format!(
@@ -157,8 +162,12 @@ fn find_kubectl() -> Option<PathBuf> {
     dirs.map(|dir| dir.join("kubectl")).find(|file| file.is_file())
 }
 
+fn is_stdin(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
 fn read(file: &Path) -> anyhow::Result<String> {
-    if file == Path::new("-") {
+    if is_stdin(file) {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).context("cannot read stdin")?;
         return Ok(text);

@@ -6,6 +6,7 @@
 //! Reading order: [`args`] (what can be asked), `run` (who answers), then one file per answer ([`status`], `lists`,
 //! `config_view`, `cluster`, `cluster_health`, `ipam`, `lab`, `conformance`), [`table`] and [`output`] underneath.
 
+mod absent;
 pub mod args;
 mod cluster;
 mod cluster_health;

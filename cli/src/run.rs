@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{CommandFactory, FromArgMatches};
+use clap::{CommandFactory, FromArgMatches, error::ContextKind};
 use kinesin_agent_api::{
     Client,
     types::{BackendHealth, BackendInfo, BpfEndpoint, BpfMetric, ClusterNode, ConfigEntry, Endpoint, StatusResponse},
@@ -18,6 +18,7 @@ use kinesin_agent_api::{
 use kinesin_core::causes::with_causes;
 
 use crate::{
+    absent,
     args::{BpfCommand, Cli, Command, ConfigCommand, EndpointCommand, Global, ListCommand, NodeCommand, StatusArgs},
     cluster, config_view, conformance, hand_over, ipam, lab, lists,
     new_backend::new_backend,
@@ -40,14 +41,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let name = program_name(args.first());
     let args = lab::keep_kubectl_apart(args);
-    let cli = match parse(name, args) {
+    let cli = match parse(name, args.clone()) {
         Ok(cli) => cli,
         // Help and version are answers, everything else is a wrong question.
         Err(error) if !error.use_stderr() => {
             return finish(print(&error.render().to_string()).map(|()| ExitCode::SUCCESS));
         }
         Err(error) => {
-            let _ = write!(io::stderr(), "{}", error.render());
+            let word = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
+            let ours = word.and_then(|word| absent::explain(name, &args, &word));
+            let _ = write!(io::stderr(), "{}", ours.unwrap_or_else(|| error.render().to_string()));
             return ExitCode::from(2);
         }
     };
