@@ -23,8 +23,9 @@ impl Lab {
     /// Logs of the pods in `kube-system` that have a label, on one node or on all.
     ///
     /// # Errors
-    /// [`LabError::Api`] when the API server or a kubelet does not answer.
+    /// [`LabError::NoSuchNode`], and [`LabError::Api`] when the API server or a kubelet does not answer.
     pub async fn pod_logs(&self, label: &str, node: Option<&str>, tail: Option<usize>) -> Result<Vec<Log>, LabError> {
+        node.map(|node| self.node(node)).transpose()?;
         let api = Api::<Pod>::namespaced(self.client()?, "kube-system");
         let pods = api.list(&ListParams::default().labels(label)).await.map_err(LabError::api("list pods"))?;
         let mut logs = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kinesin_core::config::to_config_map;
+use kinesin_core::config::{Config, Sources, to_config_map};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -38,6 +38,8 @@ pub(crate) fn config(spec: &Spec) -> Result<BTreeMap<String, String>, LabError> 
     let text = serde_yaml_ng::to_string(&values).map_err(|error| refused(error.to_string()))?;
     let mut map = to_config_map(&text)?;
     map.entry("k8s-api-server".to_owned()).or_insert_with(|| api_url(spec.families));
+    // What every agent would refuse is told at once, or the lab would wait for agents that go on with what they had.
+    Config::load(&Sources { flags: map.clone().into_iter().collect(), ..Sources::default() })?;
     Ok(map)
 }
 
@@ -86,8 +88,6 @@ pub(crate) fn demo(nodes: usize) -> Result<Vec<Value>, LabError> {
 
 #[cfg(test)]
 mod tests {
-    use kinesin_core::config::{Config, Sources};
-
     use super::*;
     use crate::Families;
 
@@ -121,7 +121,15 @@ mod tests {
         let map = config(&Spec { values, ..Spec::default() }).expect("a configuration");
         assert_eq!((map["debug"].as_str(), map["cluster-name"].as_str()), ("true", "other"));
         assert_eq!(map["ipv4-native-routing-cidr"], "10.244.0.0/16");
-        for (values, word) in [("nonsense: true", "nonsense"), ("- list", "mapping"), ("a: [", "YAML")] {
+        for (values, word) in [
+            ("nonsense: true", "nonsense"),
+            ("- list", "mapping"),
+            ("a: [", "YAML"),
+            ("routingMode: natve", "native, tunnel"),
+            ("MTU: 67", "too small"),
+            ("kubeProxyReplacement: true", "not built"),
+            ("autoDirectNodeRoutes: true", "contradict"),
+        ] {
             let error = config(&Spec { values: values.to_owned(), ..Spec::default() }).expect_err("refused");
             assert!(kinesin_core::causes::with_causes(&error).contains(word), "{error:?}");
         }

@@ -194,7 +194,14 @@ impl Checked {
             // Cilium's chart writes both; the first one wins there too, but only if the path is not ours to choose.
             self.notices.push("write-cni-conf-when-ready has no effect because custom-cni-conf is true".to_owned());
         }
-        let min = if self.is_on("enable-ipv6") { 1280 } else { 576 };
+        // Hosts take so much of each family (RFC 791 section 3.1, RFC 8200 section 5), and a tunnel's headers go on top.
+        let least_inside = if self.is_on("enable-ipv6") { 1280 } else { 576 };
+        let headers = match (&*selection.routing, self.get("underlay-protocol")) {
+            ("vxlan" | "geneve", "ipv6") => 70,
+            ("vxlan" | "geneve", _) => 50,
+            _ => 0,
+        };
+        let min = least_inside + headers;
         let mtu = self.number("mtu");
         if mtu != 0 && mtu < min {
             let written = self.values.get("mtu").cloned();
@@ -202,7 +209,6 @@ impl Checked {
                 origin,
                 key,
                 value,
-                // RFC 8200 section 5, RFC 791 section 3.2.
                 reason: format!("is too small; write 0 for detection, or a number from {min} to 65535"),
             }));
         }
@@ -214,8 +220,7 @@ impl Checked {
     }
 
     fn duration(&self, key: &'static str) -> Duration {
-        let nanoseconds = keys::parse_duration_ns(self.get(key)).unwrap_or_default();
-        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+        keys::parse_duration(self.get(key)).unwrap_or_default()
     }
 
     fn path(&self, key: &'static str) -> PathBuf {

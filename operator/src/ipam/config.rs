@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use kinesin_cluster_pool::Config as ClusterPoolOptions;
 use kinesin_core::{
     config::{Config, keys},
@@ -10,7 +11,6 @@ use kinesin_core::{
 use kinesin_ipam_blocks::{Mode, PoolSpec, Source};
 
 use super::auto_pools::{self, AutoPools};
-use crate::args::parse_duration;
 
 /// Settings of IPAM, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +53,9 @@ impl IpamSettings {
         // Modes of clouds and of third parties have operators of their own.
         let mode = value("ipam").parse().unwrap_or(Mode::Kubernetes);
         let options: ClusterPoolOptions = config.section("cluster_pool").parse()?;
-        let quarantine = parse_duration(value("ipam-cidr-quarantine"))
-            .map_err(|reason| anyhow::anyhow!("ipam-cidr-quarantine: {reason}"))?;
+        // Read as everybody reads it, so that nobody accepts what another one refuses.
+        let quarantine = keys::parse_duration(value("ipam-cidr-quarantine"))
+            .context("ipam-cidr-quarantine is no duration; write one such as 30s or 5m0s")?;
         let ranges = |family: Family| {
             let (cidrs, size) = match family {
                 Family::V4 => ("cluster-pool-ipv4-cidr", "cluster-pool-ipv4-mask-size"),
@@ -118,6 +119,13 @@ mod tests {
         let found =
             settings(&[("backend.cluster_pool.grow", "false"), ("ipam-cidr-quarantine", "5s")]).expect("accepted");
         assert_eq!((found.grow, found.quarantine), (false, Duration::from_secs(5)));
+        // Whatever an agent accepts; what is too long to count is as long as can be counted.
+        for (text, expected) in
+            [("1.5m", Duration::from_secs(90)), ("999999999999999999h", Duration::from_nanos(u64::MAX))]
+        {
+            let found = settings(&[("ipam-cidr-quarantine", text)]).expect("accepted");
+            assert_eq!(found.quarantine, expected, "{text}");
+        }
         let error = settings(&[("auto-create-cilium-pod-ip-pools", "default=x:1")]).expect_err("refused").to_string();
         assert!(error.starts_with("auto-create-cilium-pod-ip-pools: position 9: "), "{error}");
     }

@@ -172,7 +172,7 @@ proptest! {
     }
 
     #[test]
-    fn accepted_values_are_printed_as_they_run(mtu in 1280_u16.., v6: bool, tcx: bool, port in 1_u16..) {
+    fn accepted_values_are_printed_as_they_run(mtu in 1330_u16.., v6: bool, tcx: bool, port in 1_u16..) {
         let values = format!("MTU: {mtu}\nipv6: {{enabled: {v6}}}\nbpf: {{enableTCX: {tcx}}}\ntunnelPort: {port}");
         let flags = map(&values).into_iter().collect();
         let config = Config::load(&Sources { flags, ..Sources::default() }).expect("valid");

@@ -1,5 +1,7 @@
 //! The types of values, as text in a ConfigMap.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 
 use crate::values::Family;
@@ -134,8 +136,22 @@ fn check_cluster_name(value: &str) -> Result<String, String> {
     Err("is no cluster name; write up to 32 of a-z, 0-9 and -, with no - at either end".to_owned())
 }
 
+/// A duration in Go's notation, as every key of that kind is read; `None` for anything else. One of more than 584 years is
+/// as long as 2^64 - 1 ns.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// assert_eq!(kinesin_core::config::keys::parse_duration("1m30s"), Some(Duration::from_secs(90)));
+/// assert_eq!(kinesin_core::config::keys::parse_duration("soon"), None);
+/// ```
+#[must_use]
+pub fn parse_duration(value: &str) -> Option<Duration> {
+    parse_duration_ns(value).map(|nanoseconds| Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX)))
+}
+
 /// Nanoseconds of a duration in Go's notation; `None` for anything else.
-pub(in crate::config) fn parse_duration_ns(value: &str) -> Option<u128> {
+fn parse_duration_ns(value: &str) -> Option<u128> {
     if value == "0" {
         return Some(0);
     }

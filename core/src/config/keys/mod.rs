@@ -10,8 +10,8 @@ mod names;
 mod ours;
 mod removed;
 
-pub use kind::Kind;
-pub(super) use kind::{parse_bool, parse_duration_ns, words};
+pub use kind::{Kind, parse_duration};
+pub(super) use kind::{parse_bool, words};
 pub use names::env_name;
 pub(super) use names::{SECTION_PREFIX, did_you_mean, key_of_env, nearest, nearest_env, nearest_helm, squeeze};
 

@@ -81,13 +81,13 @@ fn later_sources_win_and_say_so() {
     let dir = Dir::with(&[("mtu", "1400"), ("debug", "true\n"), ("cluster-name", "a"), ("enable-ipv6", "true")]);
     let sources = Sources {
         config_dir: Some(dir.0.clone()),
-        env: pairs(&[("KINESIN__MTU", "1300"), ("KINESIN__CLUSTER__NAME", "b"), ("PATH", "/bin")]),
-        flags: pairs(&[("mtu", "1290")]),
+        env: pairs(&[("KINESIN__MTU", "1350"), ("KINESIN__CLUSTER__NAME", "b"), ("PATH", "/bin")]),
+        flags: pairs(&[("mtu", "1340")]),
         ..Sources::default()
     };
     let config = Config::load(&sources).expect("valid");
-    assert_eq!(config.mtu_bytes, Some(1290));
-    assert_eq!(source(&config, "mtu"), ("1290", "flag --mtu"));
+    assert_eq!(config.mtu_bytes, Some(1340));
+    assert_eq!(source(&config, "mtu"), ("1340", "flag --mtu"));
     assert_eq!(source(&config, "cluster-name"), ("b", "environment variable KINESIN__CLUSTER__NAME"));
     assert_eq!(source(&config, "debug"), ("true", &*dir.0.join("debug").display().to_string()));
     assert_eq!(source(&config, "enable-tcx"), ("true", "default"));
@@ -159,7 +159,15 @@ fn refusals_name_key_reason_and_remedy() {
             &[("tunnel-port", "70000")],
             "tunnel-port: tunnel-port=\"70000\" is out of range; write a number from 0 to 65535",
         ),
-        (&[("mtu", "200")], "mtu: mtu=\"200\" is too small; write 0 for detection, or a number from 576 to 65535"),
+        (&[("mtu", "625")], "mtu: mtu=\"625\" is too small; write 0 for detection, or a number from 626 to 65535"),
+        (
+            &[("mtu", "575"), ("backends.routing", "native")],
+            "mtu: mtu=\"575\" is too small; write 0 for detection, or a number from 576 to 65535",
+        ),
+        (
+            &[("mtu", "1349"), ("enable-ipv6", "true"), ("underlay-protocol", "ipv6")],
+            "mtu: mtu=\"1349\" is too small; write 0 for detection, or a number from 1350 to 65535",
+        ),
         (
             &[("ipv4-native-routing-cidr", "fd00::/8")],
             "ipv4-native-routing-cidr: ipv4-native-routing-cidr=\"fd00::/8\" is an IPv6 network; write an IPv4 one such as 10.0.0.0/8",
