@@ -77,11 +77,15 @@ impl Kernel {
             return Ok(up);
         }
         let reason = match (names.is_empty(), found.count()) {
-            (true, _) => "no device leads to other nodes; name one in devices",
+            (true, _) => {
+                "no device that is up is one of devices, or, without that key, has the node's address or a default route; \
+                 correct devices"
+            }
             (false, 0) => "it does not exist; correct devices",
             (false, _) => "it is down; set it up",
         };
-        Err(RoutingError::Uplink { device: names.join(", "), reason: reason.to_owned() })
+        let device = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Err(RoutingError::Uplink { device, reason: reason.to_owned() })
     }
 
     /// The peer's underlay address of one family, if it has one.
