@@ -103,6 +103,12 @@ pub enum CniError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The agent went on changing the pod.
+    #[error("the agent changed the pod's network {rounds} times while it was set up; the runtime has to repeat it")]
+    Unsettled {
+        /// How often.
+        rounds: usize,
+    },
     /// A deletion reached neither the agent nor the queue.
     #[error("the agent is away and the deletion cannot be queued; the runtime has to repeat it")]
     Queue(#[source] QueueError),
@@ -182,7 +188,7 @@ impl CniError {
             Self::Decode { .. } => 6,
             Self::InvalidConfig { .. } => 7,
             Self::OwnNetns { .. } => 8,
-            Self::Exhausted { .. } | Self::Queue(_) | Self::NotYetReady => 11,
+            Self::Exhausted { .. } | Self::Unsettled { .. } | Self::Queue(_) | Self::NotYetReady => 11,
             Self::Agent { source, .. } => match source.kind() {
                 // Not reached, or the reason may pass: a pod that is not in the agent's table yet is `NotFound`.
                 None | Some(ErrorKind::Unavailable | ErrorKind::Exhausted | ErrorKind::NotFound) => 11,
@@ -304,6 +310,7 @@ mod tests {
             (CniError::Decode { reason: "line 1".into() }, 6, "line 1"),
             (CniError::InvalidConfig { key: "name".into(), reason: "is missing".into() }, 7, "\"name\" is missing"),
             (CniError::OwnNetns { path: "/proc/self/ns/net".into() }, 8, "the node's own network namespace"),
+            (CniError::Unsettled { rounds: 8 }, 11, "changed the pod's network 8 times"),
             (CniError::NotYetReady, 11, "still being created"),
             (CniError::NotAvailable { reason: "r".into() }, 50, "cannot serve ADD: r"),
             (CniError::LimitedConnectivity { reason: "r".into() }, 51, "limited connectivity: r"),

@@ -66,11 +66,18 @@ impl Pod {
     /// Gives the pod its addresses and routes and sets its ends of `lo` and `link` up; all of it may be there already.
     ///
     /// The kernel takes routes only on a device that is up, so the device comes before them. No packet passes yet: the
-    /// other end of the pair is still down.
+    /// other end of the pair is still down, unless the pod ran before. `former` is what this run has set up before, and is
+    /// to be no more.
     ///
     /// # Errors
     /// `Kernel` or `Sysctl` with what was refused.
-    pub async fn configure(&self, link: &Link, mac: Option<[u8; 6]>, plan: &PodPlan) -> Result<(), CniError> {
+    pub async fn configure(
+        &self,
+        link: &Link,
+        mac: Option<[u8; 6]>,
+        plan: &PodPlan,
+        former: Option<&PodPlan>,
+    ) -> Result<(), CniError> {
         if let Some(mac) = mac.filter(|mac| *mac != link.mac) {
             self.netlink.set_mac(link.index, mac).await?;
         }
@@ -80,8 +87,8 @@ impl Pod {
         if plan.has_ipv6() {
             self.prepare_ipv6(&link.name)?;
         }
-        if plan.no_udp_segmentation {
-            self.switch_udp_segmentation_off(&link.name)?;
+        if plan.no_udp_segmentation || former.is_some_and(|former| former.no_udp_segmentation) {
+            self.switch_udp_segmentation(&link.name, !plan.no_udp_segmentation)?;
         }
         self.netlink.set_up(LOOPBACK_INDEX).await?;
         for family in &plan.families {
@@ -96,8 +103,8 @@ impl Pod {
 
     /// What a tunnel cannot carry as one superpacket is split before it leaves the pod. A kernel that has no such feature
     /// never makes one.
-    fn switch_udp_segmentation_off(&self, ifname: &str) -> Result<(), CniError> {
-        self.netns.run(|| kinesin_netlink::switch_features(ifname, &kinesin_netlink::BEFORE_TUNNELS, false))??;
+    fn switch_udp_segmentation(&self, ifname: &str, on: bool) -> Result<(), CniError> {
+        self.netns.run(|| kinesin_netlink::switch_features(ifname, &kinesin_netlink::BEFORE_TUNNELS, on))??;
         Ok(())
     }
 

@@ -76,6 +76,10 @@ fn endpoint_request(attachment: &Attachment, pod_args: &PodArgs, pod: &Pod, pair
     }
 }
 
+/// How often a pod is set up before it is said that the agent does not make up its mind; each time takes it a pass over the
+/// whole node.
+const ROUNDS: usize = 8;
+
 async fn attach(
     context: &Context<'_>,
     node: &Netlink,
@@ -85,18 +89,37 @@ async fn attach(
 ) -> Result<(PodPlan, [u8; 6]), CniError> {
     let Context { config, client, log } = context;
     pod.check_default_route_free(pair.pod.index).await?;
-    let endpoint = agent::create(client, log, request).await?;
+    let mut endpoint = agent::create(client, log, request).await?;
     log.debug("the agent has attached the endpoint");
-    let plan = PodPlan::new(&endpoint.status.networking, config.mtu)?;
-    // An annotation of the Pod may have chosen another MAC.
-    let mac = parse_mac(&endpoint.spec.mac)
-        .ok_or_else(|| CniError::Answer { reason: format!("{:?} is no MAC address", endpoint.spec.mac) })?;
-    pod.configure(&pair.pod, Some(mac), &plan).await?;
-    log.debug("the pod's side is set up");
-
-    if pair.host.mtu != plan.device_mtu_bytes {
-        node.set_mtu(pair.host.index, plan.device_mtu_bytes).await?;
-    }
+    let mut pair = pair.clone();
+    let (mut former, mut rounds) = (None, 0);
+    let (plan, mac) = loop {
+        let plan = PodPlan::new(&endpoint.status.networking, config.mtu)?;
+        // An annotation of the Pod may have chosen another MAC.
+        let mac = parse_mac(&endpoint.spec.mac)
+            .ok_or_else(|| CniError::Answer { reason: format!("{:?} is no MAC address", endpoint.spec.mac) })?;
+        pod.configure(&pair.pod, Some(mac), &plan, former.as_ref()).await?;
+        if pair.host.mtu != plan.device_mtu_bytes {
+            node.set_mtu(pair.host.index, plan.device_mtu_bytes).await?;
+        }
+        log.debug("the pod's side is set up");
+        if pair.fresh {
+            break (plan, mac);
+        }
+        // The agent changes running pods as well, and may have done so after it answered: then the above has undone it.
+        let now = agent::create(client, log, request).await?;
+        if now.status.networking == endpoint.status.networking {
+            break (plan, mac);
+        }
+        log.debug("the agent has changed the pod meanwhile");
+        rounds += 1;
+        if rounds == ROUNDS {
+            return Err(CniError::Unsettled { rounds });
+        }
+        (endpoint, former) = (now, Some(plan));
+        pair.host = node.link(&pair.host.name).await?;
+        pair.pod = pod.netlink().link(&pair.pod.name).await?;
+    };
     // Pods' sources are checked by the datapath; the kernel's check knows no route back through this device.
     let rp_filter = format!("ipv4/conf/{}/rp_filter", pair.host.name);
     match Sysctl::here().set(&rp_filter, "0") {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kinesin_netlink::{NetNs, Netlink, Sysctl, VethSpec};
+use kinesin_netlink::{NetNs, Netlink, Sysctl, VethSpec, has_feature};
 use serde_json::{Value, json};
 
 use crate::node::{CONTAINER, Node, pod};
@@ -53,6 +53,43 @@ fn repeated_add_gives_the_same_answer_and_the_same_devices() {
     let before = (node.links(&node.netns), node.links(&netns));
     assert_eq!(node.command("ADD", &path, json!({})).ok(), first);
     assert_eq!((node.links(&node.netns), node.links(&netns)), before);
+    assert_eq!(node.connect_from(&netns, &first), 2);
+}
+
+/// MTU of the pod's device and of its default routes, of its host end, and whether it makes UDP superpackets.
+fn told(node: &Node, netns: &NetNs) -> (u32, Vec<Option<u32>>, u32, bool) {
+    let (device, routes) = node.block_on(async {
+        let inside = Netlink::in_netns(netns).expect("socket");
+        let routes = inside.routes().await.expect("routes").into_iter().filter(|route| route.dst.prefix_len() == 0);
+        (inside.link("eth0").await.expect("eth0"), routes.map(|route| route.mtu).collect())
+    });
+    let host = node.links(&node.netns).into_iter().find(|link| Some(link.index) == device.peer_index);
+    let superpackets = netns.run(|| has_feature("eth0", "tx-udp-segmentation")).expect("enter").expect("asked");
+    (device.mtu, routes, host.expect("host end").mtu, superpackets)
+}
+
+#[test]
+fn repeated_add_does_not_undo_what_the_agent_changes_meanwhile() {
+    let node = Node::new();
+    let (netns, path) = pod();
+    let first = node.command("ADD", &path, json!({})).ok();
+    assert_eq!(node.agent().shared().requests.len(), 1, "a new pod is changed by nobody else");
+    assert_eq!(told(&node, &netns), (1480, vec![Some(1430); 2], 1480, false));
+    // Right after it has answered, the agent takes the pod to another carrier, once or twice: what the plugin writes then is
+    // what the pod had before. The last one comes first.
+    for changes in [vec![(1400, 1400, false)], vec![(1300, 1230, true), (1500, 1500, false)]] {
+        let (device, route, no_superpackets) = changes[0];
+        node.agent().shared().changes = changes;
+        let again = node.command("ADD", &path, json!({})).ok();
+        assert_eq!((&again["ips"], &again["interfaces"][1]["mtu"]), (&first["ips"], &json!(device)));
+        assert_eq!(told(&node, &netns), (device, vec![Some(route); 2], device, !no_superpackets));
+    }
+    assert_eq!(node.connect_from(&netns, &first), 2);
+
+    // One that never settles is told, and the pod stays as it is.
+    node.agent().shared().changes = (0..40).map(|number| (1400 + number, 1400, true)).collect();
+    let error = node.command("ADD", &path, json!({})).error(11);
+    assert!(error.contains("changed the pod's network 8 times"), "{error}");
     assert_eq!(node.connect_from(&netns, &first), 2);
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) refuse_get: Option<(u16, ErrorBody)>,
     /// Answer to PUT that is created but cannot be used.
     pub(crate) networking: Option<EndpointNetworking>,
+    /// What the pod is changed to after each answer to PUT, as by an agent whose carriers change.
+    pub(crate) changes: Vec<(u32, u32, bool)>,
     /// MAC that the pod gets instead of the plugin's.
     pub(crate) mac: Option<String>,
     /// Answer of the health check.
@@ -124,8 +126,15 @@ async fn create(
     if let Some(refusal) = refuse(&shared.refuse_put) {
         return refusal;
     }
-    if let Some(known) = shared.endpoints.get(&id) {
-        return Json(known).into_response();
+    let change = shared.endpoints.contains_key(&id).then(|| shared.changes.pop()).flatten();
+    if let Some(known) = shared.endpoints.get_mut(&id) {
+        let answer = Json(&*known).into_response();
+        if let Some((device_mtu, route_mtu, no_udp_segmentation)) = change {
+            let networking = &mut known.status.networking;
+            (networking.device_mtu, networking.route_mtu) = (device_mtu, route_mtu);
+            networking.no_udp_segmentation = no_udp_segmentation;
+        }
+        return answer;
     }
     shared.next += 1;
     let number = shared.next;
