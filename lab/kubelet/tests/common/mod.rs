@@ -20,6 +20,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+/// How long anything may take, on a machine that has much else to do.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// Connects a pod by a veth pair; `refuse` beside it makes ADD fail, `calls` has what it was asked.
 const PLUGIN: &str = r#"#!/bin/sh
 dir=$(dirname "$0")
@@ -151,7 +154,7 @@ impl Lab {
             if is_so(&pod) {
                 return Ok(pod);
             }
-            if start.elapsed() > Duration::from_secs(12) {
+            if start.elapsed() > LIMIT {
                 let log = fs::read_to_string(self.dir.join("kubelet.log")).unwrap_or_default();
                 bail!("pod {name} is still {:#}\nevents: {:#?}\n{log}", pod["status"], self.events(name).await?);
             }
@@ -182,7 +185,7 @@ impl Lab {
             if let Some((_, message)) = events.iter().find(|(r, m)| r == reason && m.contains(text)) {
                 return Ok(message.clone());
             }
-            if start.elapsed() > Duration::from_secs(12) {
+            if start.elapsed() > LIMIT {
                 bail!("no event {reason} with {text:?} of {pod}: {events:#?}");
             }
             tokio::time::sleep(Duration::from_millis(30)).await;
@@ -213,9 +216,7 @@ impl Lab {
         let mut input = child.stdin.take().context("stdin")?;
         input.write_all(stdin.as_bytes()).await?;
         drop(input);
-        let output = tokio::time::timeout(Duration::from_secs(12), child.wait_with_output())
-            .await
-            .context("kubectl hangs")??;
+        let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await.context("kubectl hangs")??;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok((output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr)))
     }
