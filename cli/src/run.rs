@@ -86,10 +86,22 @@ fn finish(answer: anyhow::Result<ExitCode>) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Nothing can be done if stderr is gone as well.
-            let _ = writeln!(io::stderr(), "Error: {}", with_causes(error.as_ref()));
+            let _ = writeln!(io::stderr(), "Error: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes in one line. Of what the API server refuses its own words are told, which `kube` prints three
+/// times over.
+fn told(error: &anyhow::Error) -> String {
+    let refusal = error.chain().position(|cause| matches!(cause.downcast_ref(), Some(kube::Error::Api(_))));
+    let Some(at) = refusal else { return with_causes(error.as_ref()) };
+    let mut parts: Vec<String> = error.chain().take(at).map(ToString::to_string).collect();
+    if let Some(Some(kube::Error::Api(status))) = error.chain().nth(at).map(|cause| cause.downcast_ref()) {
+        parts.push(status.message.clone());
+    }
+    parts.join(": ")
 }
 
 async fn answer(name: &'static str, cli: Cli) -> anyhow::Result<ExitCode> {
@@ -265,6 +277,16 @@ mod tests {
             let script = String::from_utf8(script).expect("text");
             assert!(script.contains("endpoint") && script.contains("kinesin"), "{shell}");
         }
+    }
+
+    #[test]
+    fn refusals_of_the_api_server_are_told_once_in_its_words() {
+        let status = kube::core::Status::failure("configmaps \"cilium-config\" not found", "NotFound").with_code(404);
+        let error =
+            anyhow::Error::new(kube::Error::Api(status.boxed())).context("cannot get ConfigMap x/cilium-config");
+        assert_eq!(told(&error), "cannot get ConfigMap x/cilium-config: configmaps \"cilium-config\" not found");
+        let other = anyhow::anyhow!("no such file").context("cannot read x");
+        assert_eq!(told(&other), "cannot read x: no such file");
     }
 
     #[test]
