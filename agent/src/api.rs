@@ -67,7 +67,7 @@ pub(crate) fn probes(engine: Arc<Engine>) -> Router {
     };
     // Alive is who answers at all: killing an agent that waits for its pod CIDR would not help.
     let alive = || async { "ok\n" };
-    let figures = |State(engine): State<Arc<Engine>>| async move { metrics::text(&engine) };
+    let figures = |State(engine): State<Arc<Engine>>| async move { metrics::text(&engine).await };
     Router::new()
         .route("/readyz", get(ready))
         .route("/healthz", get(alive))
@@ -187,7 +187,7 @@ async fn bpf_metrics(State(app): State<App>) -> Answer {
 }
 
 async fn figures(State(app): State<App>) -> String {
-    metrics::text(&app.engine)
+    metrics::text(&app.engine).await
 }
 
 async fn no_such_path(request: axum::extract::Request) -> Response {

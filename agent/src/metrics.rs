@@ -1,13 +1,15 @@
-//! Figures of addresses and paths in Prometheus' text format; names are Cilium's where Cilium has the figure.
+//! Figures of addresses, packets and paths in Prometheus' text format; names are Cilium's where Cilium has the figure.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use kinesin_core::{
+    chassis::Counter,
     ipam::{Demand, IpamSnapshot, Lease},
-    values::Family,
+    values::{Carrier, Family},
 };
 
 use crate::{connectivity, engine::Engine};
@@ -38,7 +40,15 @@ fn add(counters: &[AtomicU64; 2], lease: &Lease) {
 }
 
 /// Everything, as `GET /metrics` answers it.
-pub(crate) fn text(engine: &Engine) -> String {
+pub(crate) async fn text(engine: &Engine) -> String {
+    // Read from the kernel, which needs no turn of ours; before the datapath is there, nothing was counted.
+    let packets = engine.backends.chassis.counters().await.unwrap_or_default();
+    let mut reached = Carrier::ALL.map(|carrier| (carrier, 0_usize));
+    if let Some(datapath) = &engine.state().await.datapath {
+        for (carrier, nodes) in &mut reached {
+            *nodes = datapath.carriers.values().filter(|used| *used == carrier).count();
+        }
+    }
     let snapshot = engine.backends.ipam.snapshot();
     let demand = engine.backends.ipam.preferred().ipam.demand();
     let mut text = String::new();
@@ -47,6 +57,7 @@ pub(crate) fn text(engine: &Engine) -> String {
     for ((pool, family), count) in engine.exhaustion.failures() {
         let _ = writeln!(text, "kinesin_ipam_exhausted_total{{pool={pool:?},family=\"{}\"}} {count}", word(family));
     }
+    forwarding(&mut text, &packets, &reached);
     if engine.config.health.enabled {
         connectivity::metrics(&mut text, &engine.connectivity, &engine.config.cluster_name, &engine.node_name);
     }
@@ -79,6 +90,39 @@ fn render(text: &mut String, snapshot: &IpamSnapshot, demand: &Demand, counters:
     for found in &demand.pools {
         let (pool, family) = (&found.pool, word(found.family));
         let _ = writeln!(text, "kinesin_ipam_waiting{{pool={pool:?},family=\"{family}\"}} {}", found.waiting);
+    }
+}
+
+/// What became of packets, and how other nodes are reached: while a cluster changes its carrier, by more than one.
+fn forwarding(text: &mut String, counters: &[Counter], reached: &[(Carrier, usize)]) {
+    // Several reasons of one text are one series: a series that stands twice makes Prometheus refuse all of them.
+    let mut dropped: BTreeMap<(&str, &str), [u64; 2]> = BTreeMap::new();
+    let mut forwarded: BTreeMap<&str, [u64; 2]> = BTreeMap::new();
+    for counter in counters {
+        let sums = match counter.reason {
+            _ if counter.is_drop() => dropped.entry((&counter.text, counter.direction)).or_default(),
+            0 => forwarded.entry(counter.direction).or_default(),
+            _ => continue,
+        };
+        sums[0] += counter.packets;
+        sums[1] += counter.bytes;
+    }
+    for (at, unit, help) in [(0, "count", "Packets"), (1, "bytes", "Bytes")] {
+        let name = format!("cilium_drop_{unit}_total");
+        header(text, &name, "counter", &format!("{help} dropped, by reason"));
+        for ((reason, direction), sums) in &dropped {
+            let direction = direction.to_uppercase();
+            let _ = writeln!(text, "{name}{{reason={reason:?},direction=\"{direction}\"}} {}", sums[at]);
+        }
+        let name = format!("cilium_forward_{unit}_total");
+        header(text, &name, "counter", &format!("{help} forwarded"));
+        for (direction, sums) in &forwarded {
+            let _ = writeln!(text, "{name}{{direction=\"{}\"}} {}", direction.to_uppercase(), sums[at]);
+        }
+    }
+    header(text, "kinesin_routing_nodes", "gauge", "Other nodes, by the carrier that reaches them");
+    for (carrier, nodes) in reached {
+        let _ = writeln!(text, "kinesin_routing_nodes{{carrier=\"{carrier}\"}} {nodes}");
     }
 }
 
@@ -118,5 +162,35 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected} is not in {text}");
         }
+    }
+
+    #[test]
+    fn packets_and_ways_to_nodes_are_told() {
+        let counter = |reason, text: &str, direction, packets| Counter {
+            reason,
+            text: text.to_owned(),
+            direction,
+            packets,
+            bytes: packets * 100,
+        };
+        let counters = [
+            counter(0, "Success", "egress", 5),
+            counter(1, "Link signalling", "egress", 9),
+            counter(132, "Invalid source ip", "ingress", 2),
+            counter(133, "Invalid source ip", "ingress", 1),
+        ];
+        let mut text = String::new();
+        forwarding(&mut text, &counters, &[(Carrier::Native, 1), (Carrier::Vxlan, 2)]);
+        for expected in [
+            "cilium_drop_count_total{reason=\"Invalid source ip\",direction=\"INGRESS\"} 3\n",
+            "cilium_drop_bytes_total{reason=\"Invalid source ip\",direction=\"INGRESS\"} 300\n",
+            "cilium_forward_count_total{direction=\"EGRESS\"} 5\n",
+            "cilium_forward_bytes_total{direction=\"EGRESS\"} 500\n",
+            "kinesin_routing_nodes{carrier=\"native\"} 1\n",
+            "kinesin_routing_nodes{carrier=\"vxlan\"} 2\n",
+        ] {
+            assert!(text.contains(expected), "{expected} is not in {text}");
+        }
+        assert!(!text.contains("Link signalling"), "{text}");
     }
 }
