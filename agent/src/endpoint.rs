@@ -6,6 +6,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod replay;
 pub(crate) mod selector;
 pub(crate) mod settings;
+mod turns;
 
 use std::{collections::BTreeSet, net::IpAddr};
 

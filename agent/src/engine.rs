@@ -116,6 +116,8 @@ pub(crate) struct State {
     pub(crate) refused_mtus: BTreeMap<String, String>,
     /// Running pods that keep an earlier MTU, each with the reason.
     pub(crate) lagging: BTreeMap<EndpointId, String>,
+    /// Running pods that did not answer in time, with a number that is larger the later that was.
+    pub(crate) slow_pods: BTreeMap<EndpointId, u64>,
     /// Passes in a row after which another was to follow soon.
     pub(crate) unsettled_passes: u32,
     /// What the API objects of the node say of its blocks.

@@ -25,7 +25,7 @@ use crate::{
     carriers::Carriers,
     endpoint::{
         Record,
-        follow::Following,
+        follow::{Following, InKernel},
         settings::{Settings, Step},
     },
     engine::{Datapath, Engine, EngineError, State},
@@ -70,7 +70,8 @@ impl Engine {
         if let Some(last) = &mut state.datapath {
             last.settings = last.settings.narrowed(want);
         }
-        self.step_pods(&mut state, &present, want, Step::NARROWER, &mut following).await?;
+        let changer = InKernel { store: &self.store, node: &netlink, links: &present };
+        self.step_pods(&mut state, &changer, want, Step::NARROWER, &mut following).await;
         self.prepare_move(&mut state, &mut next, &carriers).await?;
         // A node that ran before has its devices, and its peers must not vanish from the tables even for a moment.
         let routed = if state.resumed || state.datapath.is_some() {
@@ -99,7 +100,7 @@ impl Engine {
         state.node.carried.clone_from(&carriers.by_peer);
         let first = state.datapath.is_none();
         state.datapath = Some(next);
-        self.step_pods(&mut state, &present, want, Step::WIDER, &mut following).await?;
+        self.step_pods(&mut state, &changer, want, Step::WIDER, &mut following).await;
         let is_early = self.note_following(&mut state, following);
         self.look_again_soon(&mut state, is_early);
         let made = self.apply_health(&mut state, &own.health).await;

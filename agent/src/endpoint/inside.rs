@@ -7,7 +7,6 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -45,8 +44,11 @@ pub(crate) enum InsideError {
         reason: String,
     },
     /// It took too long.
-    #[error("its network namespace did not answer within {} s", .0.as_secs())]
-    Slow(Duration),
+    #[error("its network namespace did not answer in time")]
+    Slow,
+    /// There was no time for it.
+    #[error("other pods' network namespaces did not answer, and it has not had its turn")]
+    NotReached,
     /// The kernel refused something in it.
     #[error(transparent)]
     Kernel(#[from] NetlinkError),

@@ -128,12 +128,12 @@ impl Routing for NoPeers {
 }
 
 /// An agent's run over a directory that outlives it.
-struct Node {
-    engine: Engine,
+pub(crate) struct Node {
+    pub(crate) engine: Engine,
     chassis: Arc<NotingChassis>,
 }
 
-async fn start(directory: &std::path::Path) -> Node {
+pub(crate) async fn start(directory: &std::path::Path) -> Node {
     let flags = vec![
         ("state-dir".to_owned(), directory.display().to_string()),
         ("socket-path".to_owned(), directory.join("cilium.sock").display().to_string()),
@@ -178,7 +178,7 @@ async fn start(directory: &std::path::Path) -> Node {
     Node { engine, chassis }
 }
 
-fn request(id: u16) -> EndpointChangeRequest {
+pub(crate) fn request(id: u16) -> EndpointChangeRequest {
     record(id, "10.9.0.2").request
 }
 
