@@ -27,7 +27,7 @@ use crate::{
     error::{loader_error, netlink_error, sysctl_error},
     host_device, kernel,
     modes::Modes,
-    overlay_device::{self, Overlays},
+    overlay_device::{self, Overlays, TunnelDevice},
     running::{Running, check_device, reconcile},
     tunnel_path::{self, Seen, Uplink},
 };
@@ -276,14 +276,13 @@ impl EbpfChassis {
         Ok(found)
     }
 
-    /// Decides who puts tunnels on and takes them off, and tells the reasons; the answer are the kernel's devices, with
-    /// whether they do.
+    /// Decides who puts tunnels on and takes them off, and tells the reasons; the answer are the kernel's devices.
     fn tunnel_paths(
         &self,
         uplinks: &[Uplink],
         overlays: &Overlays,
         report: &mut ChassisReport,
-    ) -> BTreeMap<Carrier, (u32, bool)> {
+    ) -> BTreeMap<Carrier, TunnelDevice> {
         let too_old = (this_kernel() < kernel::TUNNEL_SOURCE)
             .then(|| format!("its source address can be chosen only since Linux {}", kernel::TUNNEL_SOURCE));
         let mut devices = BTreeMap::new();
@@ -302,9 +301,7 @@ impl EbpfChassis {
             if let Some(why) = overlay.why_not_merging() {
                 report.degraded.push(format!("segments that come in by {carrier} are not merged: {why}"));
             }
-            if let Some(link) = overlay.carrying() {
-                devices.insert(*carrier, (link.index, decision.by_device));
-            }
+            devices.extend(overlay.for_programs(decision.by_device).map(|device| (*carrier, device)));
         }
         devices
     }
@@ -314,7 +311,7 @@ impl EbpfChassis {
         node: &NodeSpec,
         host: &Link,
         uplinks: &[Link],
-        overlays: &BTreeMap<Carrier, (u32, bool)>,
+        overlays: &BTreeMap<Carrier, TunnelDevice>,
     ) -> Constants {
         // A smaller MTU than the device's is somebody's knowledge of what lies behind it.
         let mtu_bytes = node.device_mtu_bytes;

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use kinesin_abi::{Constants, MAX_TUNNEL_PORTS, feature};
+use kinesin_abi::{Constants, MAX_TUNNEL_PORTS, STAND_IN, feature};
 use kinesin_core::{
     chassis::NodeSpec,
     values::{Carrier, Family, Mac},
 };
 use kinesin_netlink::Link;
 
-use crate::entries;
+use crate::{entries, overlay_device::TunnelDevice};
 
 /// The constants for a node with these devices: `cilium_host`, the first uplink's index and MTU in bytes, and by carrier
-/// the kernel's tunnel devices, with whether packets go through them.
+/// the kernel's tunnel devices.
 pub(crate) fn of_node(
     node: &NodeSpec,
     host: &Link,
     (uplink, mtu): (u32, u32),
-    overlays: &BTreeMap<Carrier, (u32, bool)>,
+    overlays: &BTreeMap<Carrier, TunnelDevice>,
     slot_mask: u32,
 ) -> Constants {
     let mut constants = Constants { slot_mask, uplink, mtu, ..Constants::default() };
@@ -41,11 +41,14 @@ pub(crate) fn of_node(
         *slot = port.to_be();
     }
     tunnels(node, &mut constants);
-    for (carrier, (index, is_used)) in overlays {
-        constants.overlays |= 1 << entries::carrier_number(*carrier);
-        match carrier {
-            Carrier::Vxlan if *is_used => constants.vxlan_device = *index,
-            Carrier::Geneve if *is_used => constants.geneve_device = *index,
+    for (carrier, device) in overlays {
+        constants.overlays |= match device {
+            TunnelDevice::Used(_) | TunnelDevice::Idle => 1 << entries::carrier_number(*carrier),
+            TunnelDevice::StandIn => STAND_IN,
+        };
+        match (carrier, device) {
+            (Carrier::Vxlan, TunnelDevice::Used(index)) => constants.vxlan_device = *index,
+            (Carrier::Geneve, TunnelDevice::Used(index)) => constants.geneve_device = *index,
             _ => {}
         }
     }

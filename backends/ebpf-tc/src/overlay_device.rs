@@ -1,7 +1,7 @@
 //! `cilium_vxlan` and `cilium_geneve`, the kernel's own devices for tunnels.
 //!
 //! Where the kernel puts tunnels on and takes them off (`tunnel_path.rs`), packets go through them. Elsewhere they carry
-//! nothing, and are there all the same: while one is up, the kernel listens on its port, and merges segments that come in
+//! hardly anything, and are there all the same: while one is up, the kernel listens on its port, and merges segments that come in
 //! by the tunnel (GRO) before `from_netdev` takes them out of it. For a TCP stream that is half again as much throughput.
 //! What is not meant for a device and reaches it is dropped by `from_overlay`.
 //!
@@ -11,7 +11,9 @@
 //! headers and does not read it (`vxlan_gro_receive`, Linux 6.1 to 6.18 `drivers/net/vxlan/`), unless remote checksum offload
 //! is on, which it is not. Behind options the kernel looks for the frame where they are, finds none, and merges nothing;
 //! options made to look like segments spoil the packets of their own sender's flow, who must be a known node to be heard at
-//! all. The device takes nothing out of Geneve: to its own eyes such a packet is VXLAN without a network, and ends there.
+//! all. Of itself the device takes nothing out of Geneve: to its eyes such a packet is VXLAN without a network, and ends there.
+//! Superpackets of UDP, which the kernel alone can take out of a tunnel, programs make VXLAN of before (`disguise` in
+//! `datapath/packet/src/tunnel/device.rs`).
 //! Network cards that the kernel tells of tunnels' ports would hear that this one is VXLAN's (`udp_tunnel_notify_add_rx_port`).
 //! What they make of Geneve then is not known, so where there is such a card the node does without.
 //!
@@ -40,22 +42,14 @@ const STAND_IN: &str = "cilium_gro";
 pub(crate) enum Overlay {
     /// Its device, which is up from [`open`] on.
     Ready(Link),
-    /// No such device, for this reason, and one in its place through which no packet goes; up from [`open`] on.
+    /// No such device, for this reason, and one in its place through which no tunnel goes; up from [`open`] on.
     StandIn(Link, String),
     /// Nothing: the reason why.
     Failed(String),
 }
 
 impl Overlay {
-    /// The device that packets can go through.
-    pub(crate) fn carrying(&self) -> Option<&Link> {
-        match self {
-            Self::Ready(link) => Some(link),
-            Self::StandIn(..) | Self::Failed(_) => None,
-        }
-    }
-
-    /// Why no packet can go through a device.
+    /// Why the tunnel cannot go through a device.
     pub(crate) fn why_not_carrying(&self) -> Option<&str> {
         match self {
             Self::Ready(_) => None,
@@ -71,6 +65,16 @@ impl Overlay {
         }
     }
 
+    /// What programs are told of it; `is_used` says whether the tunnel goes through it.
+    pub(crate) fn for_programs(&self, is_used: bool) -> Option<TunnelDevice> {
+        match self {
+            Self::Ready(link) if is_used => Some(TunnelDevice::Used(link.index)),
+            Self::Ready(_) => Some(TunnelDevice::Idle),
+            Self::StandIn(..) => Some(TunnelDevice::StandIn),
+            Self::Failed(_) => None,
+        }
+    }
+
     /// The device that is there, whatever it is for.
     fn device(&self) -> Option<&Link> {
         match self {
@@ -78,6 +82,17 @@ impl Overlay {
             Self::Failed(_) => None,
         }
     }
+}
+
+/// What programs are told of a tunnel's device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TunnelDevice {
+    /// Packets go through the one with this index.
+    Used(u32),
+    /// Only those go through it that the kernel alone can take out of a tunnel.
+    Idle,
+    /// The same, and it is a VXLAN device at Geneve's port.
+    StandIn,
 }
 
 /// The devices of the node's tunnels.

@@ -14,6 +14,9 @@ pub mod feature {
     pub const IPV6: u32 = 2;
 }
 
+/// Bit of [`Constants::overlays`]: at Geneve's port a VXLAN device listens, since the kernel has no Geneve devices.
+pub const STAND_IN: u32 = 1 << 31;
+
 /// Every load-time constant by the name of its symbol in the object file.
 ///
 /// Each is a symbol of its own, not a field of one struct: reading a struct from read-only data loads all of it.
@@ -43,7 +46,7 @@ pub struct Constants {
     /// `KIN_GENEVE_DEVICE`: the same for Geneve.
     pub geneve_device: u32,
     /// `KIN_OVERLAYS`: tunnels whose kernel's device is there, used or idle: a bit for each, 1 shifted by its number in
-    /// `carrier`.
+    /// `carrier`; and [`STAND_IN`].
     pub overlays: u32,
     /// `KIN_UNDERLAY4`: the node's address to other nodes, which tunnels end at. Network order; 0 when it has none.
     pub underlay4: u32,

@@ -24,7 +24,7 @@ pub mod tunnel;
 #[cfg(feature = "user")]
 mod user;
 
-pub use config::{Constants, ERRORS_PER_SECOND, MAX_TUNNEL_PORTS, feature};
+pub use config::{Constants, ERRORS_PER_SECOND, MAX_TUNNEL_PORTS, STAND_IN, feature};
 pub use event::{DropEvent, Observation};
 pub use mark::Mark;
 pub use reason::{Direction, DropReason, FIRST_DROP, FORWARDED, SIGNALLING, text_of};

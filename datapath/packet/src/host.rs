@@ -239,7 +239,7 @@ pub fn run_to_end(entry: Entry, packet: &mut Buffer, tables: &HostTables, ifinde
                 Err(reason) => (entry, Verdict::Drop(reason)),
             }
         }
-        Verdict::Decapsulate(_) if device::takes(packet, tables, &out) => match device::admit(packet, &out) {
+        Verdict::Decapsulate(_) if device::takes(packet, tables, &out) => match device::admit(packet, tables, &out) {
             Ok(()) => {
                 packet.mark = Mark::OVERLAY.0;
                 (entry, Verdict::Pass)

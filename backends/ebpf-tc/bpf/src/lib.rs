@@ -141,7 +141,7 @@ fn run(ctx: TcContext, entry: Entry, start: u8) -> i32 {
     }
     if entry == Entry::FromNetdev && out.kind == Kind::Decapsulate {
         let failed = if device::takes(&mut packet, &KernelTables, &out) {
-            match device::admit(&mut packet, &out) {
+            match device::admit(&mut packet, &KernelTables, &out) {
                 Ok(()) => {
                     packet.ctx.set_mark(Mark::OVERLAY.0);
                     return act::NEXT;

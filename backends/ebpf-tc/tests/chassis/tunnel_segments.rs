@@ -13,9 +13,10 @@ use crate::{
     tunnels::{Way, pair_by, router},
 };
 
-const WAYS: [Way; 2] = [
+const WAYS: [Way; 3] = [
     Way { carrier: Carrier::Vxlan, under: Family::V4, is_direct: true, is_told: true },
     Way { carrier: Carrier::Geneve, under: Family::V6, is_direct: false, is_told: true },
+    Way { carrier: Carrier::Geneve, under: Family::V4, is_direct: true, is_told: true },
 ];
 
 /// By programs, and for VXLAN by the kernel's device at one end, and at both.
@@ -53,13 +54,13 @@ fn udp_segments_of_pods_arrive_by_tunnel() {
 
 /// Nobody prepares the node's own devices as the CNI plugin does a pod's.
 #[test]
-fn udp_segments_of_the_node_arrive_by_vxlan() {
-    for paths in [["bpf", "bpf"], ["device", "bpf"], ["device", "device"]] {
-        let (a, mut b) = pair_by(WAYS[0], paths);
+fn udp_segments_of_the_node_arrive_by_tunnel() {
+    for (way, paths) in with_paths() {
+        let (a, mut b) = pair_by(way, paths);
         let to = b.pod(20);
         for family in Family::ALL {
             let own = udp(&a.netns, router(&a, family), 0);
-            assert!(ten_arrive(&own, &to.udp(family, 0)), "over {family}, {paths:?}");
+            assert!(ten_arrive(&own, &to.udp(family, 0)), "over {family} by {way:?}, {paths:?}");
         }
         for node in [&a, &b] {
             assert_eq!(node.drops(), []);

@@ -7,15 +7,16 @@
 //! inside (`INET_ECN_encapsulate`, Linux 6.18 `include/net/inet_ecn.h`), so that no key can say CE. In, the packet is judged as
 //! it comes in from the network, by the same checks as in `decap.rs`, and again when the device gives it back.
 
-use kinesin_abi::{DropReason, FAMILY_V4};
+use kinesin_abi::{DropReason, FAMILY_V4, STAND_IN, carrier};
 
 use super::{
-    INNER_ETH,
+    GENEVE_FRAME, INNER_ETH, UDP_LEN,
     decap::{Inside, inside},
     device_of, ecn, on_the_wire,
 };
 use crate::{
-    ip::protocol,
+    ETH_LEN,
+    ip::{Ip, V4, V6, protocol},
     packet::{Packet, opaque},
     tables::Tables,
     verdict::{Outcome, Peer},
@@ -76,8 +77,8 @@ fn hash_for(flow: u32) -> u32 {
 }
 
 /// Whether a packet with [`Kind::Decapsulate`](crate::Kind::Decapsulate) goes to the device: all of a tunnel that has one in
-/// use, and superpackets of UDP wherever there is one, idle or not. Over a virtual underlay these come as they were sent, and
-/// only the kernel can take a tunnel off them: what [`strip`](super::decap::strip) leaves no socket takes.
+/// use, and superpackets of UDP wherever there is one, idle or not, or a VXLAN device for Geneve. Over a virtual underlay
+/// these come as they were sent, and only the kernel can take a tunnel off them: what [`strip`](super::decap::strip) leaves no socket takes.
 #[inline(always)]
 pub fn takes(packet: &mut impl Packet, tables: &impl Tables, out: &Outcome) -> bool {
     if device_of(tables, out.peer.carrier) != 0 {
@@ -85,16 +86,48 @@ pub fn takes(packet: &mut impl Packet, tables: &impl Tables, out: &Outcome) -> b
     }
     // Lossless: there are four carriers.
     let is_there = tables.overlays() & 1 << u32::from(out.peer.carrier & 3) != 0;
-    is_there && packet.segment_size() != 0 && has_udp_inside(packet, out)
+    (is_there || has_stand_in(tables, out)) && packet.segment_size() != 0 && is_for_device(packet, out, is_there)
 }
 
-/// Whether what is inside is UDP.
+/// Whether a VXLAN device is what the tunnel has.
+#[inline(always)]
+fn has_stand_in(tables: &impl Tables, out: &Outcome) -> bool {
+    out.peer.carrier == carrier::GENEVE && tables.overlays() & STAND_IN != 0
+}
+
+/// Whether what is inside is UDP, and outside is what the device understands, perhaps after [`disguise`].
 ///
 /// A call of its own: where both ways look inside in one program, LLVM keeps pointers into the packet over calls that move
 /// it.
 #[inline(never)]
-fn has_udp_inside(packet: &mut impl Packet, out: &Outcome) -> bool {
-    inside(packet, out).is_ok_and(|found| is_udp(packet, &found))
+fn is_for_device(packet: &mut impl Packet, out: &Outcome, is_own: bool) -> bool {
+    inside(packet, out).is_ok_and(|found| is_udp(packet, &found)) && (is_own || is_plain(packet, out))
+}
+
+/// Whether a packet of Geneve is as our nodes send it: a header without options and with nothing reserved, and no checksum of
+/// UDP's that would cover it.
+#[inline(always)]
+fn is_plain(packet: &impl Packet, out: &Outcome) -> bool {
+    let view = match out.peer.family {
+        FAMILY_V4 => packet.view::<16>(ETH_LEN + V4::HEADER_LEN),
+        _ => packet.view::<16>(ETH_LEN + V6::HEADER_LEN),
+    };
+    view.is_some_and(|view| {
+        view.u16::<6>() == 0 && u32::from_be(view.u32::<8>()) == GENEVE_FRAME && view.u8::<15>() == 0
+    })
+}
+
+/// Makes VXLAN of Geneve that [`is_plain`], for a VXLAN device: the network number and the frame are in the same places.
+#[inline(always)]
+fn disguise(packet: &mut impl Packet, out: &Outcome) -> Result<(), DropReason> {
+    let ip_len = if out.peer.family == FAMILY_V4 { V4::HEADER_LEN } else { V6::HEADER_LEN };
+    let at = ETH_LEN + ip_len + UDP_LEN;
+    // VXLAN_FLAGS in the place of GENEVE_FRAME, whose second byte is zero too. A sum that the network card kept covers them.
+    if packet.write_u8(at, 0x08) && packet.write_u8(at + 2, 0) && packet.write_u8(at + 3, 0) {
+        Ok(())
+    } else {
+        Err(DropReason::WriteError)
+    }
 }
 
 /// Whether what is inside is UDP, extension headers left out of account.
@@ -115,9 +148,10 @@ fn is_udp(packet: &impl Packet, inside: &Inside) -> bool {
 /// # Errors
 /// The reason to drop the packet for.
 #[inline(always)]
-pub fn admit(packet: &mut impl Packet, out: &Outcome) -> Result<(), DropReason> {
+pub fn admit(packet: &mut impl Packet, tables: &impl Tables, out: &Outcome) -> Result<(), DropReason> {
     let found = inside(packet, out)?;
-    ecn::can_carry_in(packet, found.at, found.class)
+    ecn::can_carry_in(packet, found.at, found.class)?;
+    if has_stand_in(tables, out) { disguise(packet, out) } else { Ok(()) }
 }
 
 #[cfg(test)]
