@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use ipnet::IpNet;
 use kinesin_cluster::crd::StatusCondition;
 use kinesin_core::{
     ipam::{BlockSource, Demand, IpamError, IpamSnapshot},
@@ -54,6 +55,20 @@ impl<'a> Circumstances<'a> {
     /// `status.ipam.operator-status.error` of the CiliumNode.
     fn operator_error(&self) -> &'a str {
         self.said.own.as_ref().map_or("", |own| &own.operator_error)
+    }
+
+    /// What of it is about one pool: with several that lack something, each of their pods is told of its own.
+    fn operator_says_of(&self, pool: &str) -> String {
+        let (all, about) = (self.operator_error(), format!("pool {pool:?}"));
+        let parts: Vec<&str> = all.split("; ").filter(|part| part.contains(&about)).collect();
+        if parts.is_empty() { all.to_owned() } else { parts.join("; ") }
+    }
+
+    /// A block of this pool that the node has on its CiliumNode.
+    fn listed(&self, pool: &str, family: Family) -> Option<IpNet> {
+        let own = self.said.own.as_ref()?;
+        let of_pool = |(name, cidr): &&(String, IpNet)| name == pool && Family::of_net(cidr) == family;
+        own.allocated.iter().find(of_pool).map(|(_, cidr)| *cidr)
     }
 
     /// Whether the node has blocks of this pool, which was deleted.
@@ -116,6 +131,15 @@ fn remedy(error: &IpamError, around: Circumstances<'_>) -> String {
                                       the mode cluster-pool or multi-pool (`kinesin ipam plan`)"
                 .to_owned()
         }
+        // The operator has done its part: the agent refuses the block, because of the node's own network for instance.
+        BlockSource::GivenPools
+            if !matches!(error, IpamError::Exhausted { .. }) && around.listed(pool, family).is_some() =>
+        {
+            let block = around.listed(pool, family).map_or_else(String::new, |cidr| cidr.to_string());
+            format!(
+                "{block} was given to it and is not in use; if that stays so, `cilium-dbg status` on the node says why"
+            )
+        }
         _ if operator.is_empty() => "a further block is asked for, and the pod starts when the operator gives one; if \
                                      that does not happen, look whether cilium-operator runs"
             .to_owned(),
@@ -123,12 +147,14 @@ fn remedy(error: &IpamError, around: Circumstances<'_>) -> String {
             let key = if family == Family::V4 { "cluster-pool-ipv4-cidr" } else { "cluster-pool-ipv6-cidr" };
             format!("the operator says: {operator}; add a CIDR to {key}, or delete pods on this node")
         }
-        BlockSource::GivenPools if operator.contains("non-existing") => format!(
-            "the operator says: {operator}; create the CiliumPodIPPool {pool:?}, or name another in the annotation \
-             ipam.cilium.io/ip-pool"
+        BlockSource::GivenPools if around.operator_says_of(pool).contains("non-existing") => format!(
+            "the operator says: {}; create the CiliumPodIPPool {pool:?}, or name another in the annotation \
+             ipam.cilium.io/ip-pool",
+            around.operator_says_of(pool)
         ),
         BlockSource::GivenPools => format!(
-            "the operator says: {operator}; add a CIDR to the CiliumPodIPPool {pool:?}, or delete pods that use it"
+            "the operator says: {}; add a CIDR to the CiliumPodIPPool {pool:?}, or delete pods that use it",
+            around.operator_says_of(pool)
         ),
     }
 }
@@ -254,6 +280,20 @@ mod tests {
         assert!(!coming(BlockSource::GivenPodCidrs, &free, "allocator full"));
         assert!(coming(BlockSource::GivenPools, &free, "pool \"other\" is full"));
         assert!(!coming(BlockSource::GivenPools, &free, "pool \"vac\" is full"));
+    }
+
+    #[test]
+    fn each_pool_is_told_what_is_about_it() {
+        let free = Demand::default();
+        let missing = || IpamError::PoolNotReady { pool: "vac".to_owned(), family: Family::V4 };
+        let two = "from pool \"other\": cannot allocate from non-existing pool: other; from pool \"vac\": full";
+        let text = explain(&missing(), around(BlockSource::GivenPools, &free, &said(two)));
+        assert!(text.contains("says: from pool \"vac\": full; add a CIDR") && !text.contains("other"), "{text}");
+        let mut refused = said("");
+        let cidr = "192.168.10.0/28".parse().expect("a network");
+        refused.own.as_mut().expect("an object").allocated = vec![("vac".to_owned(), cidr)];
+        let text = explain(&missing(), around(BlockSource::GivenPools, &free, &refused));
+        assert!(text.contains("192.168.10.0/28 was given to it and is not in use"), "{text}");
     }
 
     #[test]

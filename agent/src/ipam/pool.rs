@@ -11,6 +11,10 @@ use kinesin_core::values::Family;
 
 /// Annotation for both families.
 const POOL: &str = "ipam.cilium.io/ip-pool";
+/// Longest name of an object, in bytes.
+const MAX_POOL: usize = 253;
+/// How much of a name that cannot be is shown.
+const SHOWN: usize = 63;
 /// How long ADD waits for a Pod that its kubelet knows and this agent does not: both learn of it by a watch.
 const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 /// How often it looks meanwhile.
@@ -92,16 +96,21 @@ impl PodFacts for PodTables {
     }
 }
 
-/// A Pod of which too little is known yet. Asked again a moment later, the answer may be another.
+/// A Pod whose pool is not known. Asked again a moment later, the answer may be another.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "pod {namespace}/{name} is not known to this node's agent yet ({missing}), so its address pool is not known; it is \
-     tried again"
-)]
-pub(crate) struct UnknownPod {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-    pub(crate) missing: &'static str,
+pub(crate) enum UnknownPod {
+    /// Too little is known of the Pod yet.
+    #[error(
+        "pod {namespace}/{name} is not known to this node's agent yet ({missing}), so its address pool is not known; it is \
+         tried again"
+    )]
+    Pod { namespace: String, name: String, missing: &'static str },
+    /// Its pool cannot exist.
+    #[error(
+        "pod {namespace}/{name} or its namespace names {pool:?} as address pool (annotation ipam.cilium.io/ip-pool), and no \
+         CiliumPodIPPool can be called so: write lower-case letters, digits, - and ., at most {MAX_POOL} of them"
+    )]
+    Pool { namespace: String, name: String, pool: String },
 }
 
 /// The pools of a Pod, waiting a moment for what is not known yet.
@@ -113,15 +122,31 @@ pub(crate) async fn choose(
 ) -> Result<PoolChoice, UnknownPod> {
     let deadline = tokio::time::Instant::now() + KNOWN_WITHIN;
     loop {
+        let of_pod = || (namespace.to_owned(), name.to_owned());
         let missing = match chosen(&facts.look_up(namespace, name), uid) {
-            Ok(choice) => return Ok(choice),
+            Ok(choice) => {
+                let named = [&choice.ipv4, &choice.ipv6].into_iter().flatten();
+                let Some(pool) = named.into_iter().find(|pool| !is_name(pool)) else { return Ok(choice) };
+                let (namespace, name) = of_pod();
+                return Err(UnknownPod::Pool { namespace, name, pool: pool.chars().take(SHOWN).collect() });
+            }
             Err(missing) => missing,
         };
         if tokio::time::Instant::now() >= deadline {
-            return Err(UnknownPod { namespace: namespace.to_owned(), name: name.to_owned(), missing });
+            let (namespace, name) = of_pod();
+            return Err(UnknownPod::Pod { namespace, name, missing });
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Whether an object can be called so: a subdomain of RFC 1123. What cannot exist is asked of nobody, so that what a Pod
+/// names costs this node's CiliumNode no more room than names have.
+fn is_name(pool: &str) -> bool {
+    let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    pool.len() <= MAX_POOL
+        && pool.chars().all(|c| ends(c) || c == '-' || c == '.')
+        && pool.split('.').all(|part| part.starts_with(ends) && part.ends_with(ends))
 }
 
 /// The Pod's word before its namespace's; at one level the word for one family before that for both (reference 5.4).
@@ -183,6 +208,24 @@ mod tests {
             pod.annotations.insert("kubernetes.io/config.mirror".to_owned(), "u2".to_owned());
         }
         assert!(chosen(&facts, "u2").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_pool_that_cannot_exist_is_refused_at_once() {
+        #[derive(Debug)]
+        struct Named(String);
+        impl PodFacts for Named {
+            fn look_up(&self, _: &str, _: &str) -> Known {
+                known(&[("ip-pool", &self.0)], &[])
+            }
+        }
+        for pool in ["vac", "a", "no-engine", "a.b-2", &"a".repeat(253)] {
+            assert!(choose(&Named(pool.to_owned()), "ns", "web", "u1").await.is_ok(), "{pool}");
+        }
+        for pool in ["Vac", "../x", "a,b", "-a", "a-", "a..b", "ä", " ", &"a".repeat(200_000)] {
+            let error = choose(&Named(pool.to_owned()), "ns", "web", "u1").await.expect_err("no name").to_string();
+            assert!(error.starts_with("pod ns/web or its namespace names ") && error.len() < 400, "{error}");
+        }
     }
 
     /// Knows the pod from the third look on.
