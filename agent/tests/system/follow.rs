@@ -2,8 +2,12 @@
 
 use std::{
     env,
-    net::IpAddr,
-    os::fd::AsRawFd as _,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Shutdown},
+    os::{
+        fd::AsRawFd as _,
+        unix::net::{UnixListener, UnixStream},
+    },
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -331,4 +335,70 @@ fn running_pods_follow_the_uplink_and_one_in_trouble_keeps_nobody() {
     for (from, to) in ips[0].iter().zip(&ips[1]) {
         assert!(reaches(&near, *from, &other, *to), "{from} to {to}");
     }
+}
+
+/// Stands between the agent and who asks it. What the agent says on the first connection is kept back until it is let go.
+struct Between {
+    /// Whether the agent has said something, and whether that may go on.
+    answered: Arc<AtomicBool>,
+    released: Arc<AtomicBool>,
+}
+
+impl Between {
+    fn start(node: &Node) -> Self {
+        node.shell("mv /run/cilium/cilium.sock /run/cilium/agent.sock");
+        let listener = UnixListener::bind(node.path("/run/cilium/cilium.sock")).expect("a socket");
+        let agent = node.path("/run/cilium/agent.sock");
+        let between = Self { answered: Arc::default(), released: Arc::default() };
+        let (answered, released) = (between.answered.clone(), between.released.clone());
+        // The threads end with their connections, the first one with the test's process.
+        thread::spawn(move || {
+            for (number, asking) in listener.incoming().flatten().enumerate() {
+                let agent = UnixStream::connect(&agent).expect("the agent serves");
+                let (answered, released) = (answered.clone(), released.clone());
+                let (mut from, mut to) =
+                    (asking.try_clone().expect("a descriptor"), agent.try_clone().expect("a descriptor"));
+                thread::spawn(move || io::copy(&mut from, &mut to));
+                thread::spawn(move || {
+                    let (mut from, mut to, mut buffer) = (agent, asking, [0; 4096]);
+                    while let Ok(length @ 1..) = from.read(&mut buffer) {
+                        answered.store(true, Ordering::Relaxed);
+                        while number == 0 && !released.load(Ordering::Relaxed) {
+                            thread::sleep(Duration::from_millis(5));
+                        }
+                        if to.write_all(&buffer[..length]).is_err() {
+                            return;
+                        }
+                    }
+                    // Whoever asked may be gone.
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        between
+    }
+}
+
+#[test]
+fn an_add_that_is_repeated_while_pods_follow_does_not_undo_it() {
+    let mut node = Node::new();
+    let cluster = Cluster::new(&node, &CIDRS);
+    bring_up_peer(&node);
+    node.start_with(node.agent_command(&NATIVE));
+    node.ready();
+    let pod = Pod::new("c1");
+    let first = pod.add(&node).ok();
+    cluster.set_peer(&node, "native");
+    node.status_when("routed", |status| status.routing.peers == 1 && status.routing.unreachable.is_empty());
+    assert_eq!(Told::of(&node, &pod.netns), told(1500, 1500, true));
+
+    // The agent answers, then takes the pod to the tunnel's MTU, and only then the plugin hears the answer.
+    let between = Between::start(&node);
+    let plugin = pod.start(&node, "ADD");
+    until("the agent answers", || between.answered.load(Ordering::Relaxed));
+    cluster.set_peer(&node, "vxlan:8472");
+    wait_for(&node, &[&pod], told(1500, 1450, false));
+    between.released.store(true, Ordering::Relaxed);
+    assert_eq!(pods::addresses(&pods::finish(plugin).ok()), pods::addresses(&first));
+    assert_eq!(Told::of(&node, &pod.netns), told(1500, 1450, false));
 }
