@@ -2,8 +2,8 @@
 //!
 //! Where the kernel puts tunnels on and takes them off (`tunnel_path.rs`), packets go through them. Elsewhere they carry
 //! hardly anything, and are there all the same: while one is up, the kernel listens on its port, and merges segments that come in
-//! by the tunnel (GRO) before `from_netdev` takes them out of it. For a TCP stream that is half again as much throughput.
-//! What is not meant for a device and reaches it is dropped by `from_overlay`.
+//! by the tunnel (GRO) before `from_netdev` takes them out of it, which makes a TCP stream faster (`README.md`). What is not
+//! meant for a device and reaches it is dropped by `from_overlay`.
 //!
 //! Many kernels have no Geneve devices (CONFIG_GENEVE). There a VXLAN device listens on Geneve's port, [`STAND_IN`], for the
 //! merging alone. It can, since a Geneve header without options, which is what nodes send, is as long as VXLAN's, has the

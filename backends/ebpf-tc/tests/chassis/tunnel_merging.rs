@@ -4,10 +4,11 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{IpAddr, UdpSocket},
+    io::{self, Read as _},
+    net::{IpAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kinesin_abi::{
@@ -197,6 +198,49 @@ fn a_vxlan_device_on_geneves_port_is_what_merges_geneve() {
         listen(&b, "by_hand", 6081);
         for family in Family::ALL {
             assert!(arrives_merged(&from, (&to, &b), way, family), "{family} by {way:?}");
+        }
+        assert_eq!(b.drops(), [], "{way:?}");
+    }
+}
+
+/// Sends so many bytes from pod to pod; the answer is how long it took until all were there.
+fn send_all(from: &Pod, to: &Pod, length: u64) -> Duration {
+    let address = to.ip(Family::V4);
+    let listener = to.netns.run(|| TcpListener::bind((address, 0)).expect("bind")).expect("namespace");
+    let target = listener.local_addr().expect("address");
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+        io::copy(&mut stream, &mut io::sink()).expect("it is read")
+    });
+    let begun = Instant::now();
+    let mut client = from.netns.run(|| TcpStream::connect(target)).expect("namespace").expect("connect");
+    client.set_write_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    io::copy(&mut io::repeat(7).take(length), &mut client).expect("it is sent");
+    drop(client);
+    assert_eq!(server.join().expect("server"), length);
+    begun.elapsed()
+}
+
+/// Tells what a stream gains. Set `KINESIN_STREAM_MB` and `--no-capture` for figures that mean something; what is said in
+/// the README comes of `KINESIN_STREAM_MB=1000`.
+#[test]
+fn a_stream_is_whole_merged_and_not_and_this_is_how_fast() {
+    let megabytes = std::env::var("KINESIN_STREAM_MB").map_or(4, |text| text.parse().expect("a number of megabytes"));
+    let length: u64 = megabytes * 1_000_000;
+    for (carrier, port) in [(Carrier::Vxlan, 8472), (Carrier::Geneve, 6081)] {
+        let way = Way { carrier, under: Family::V4, is_direct: true, is_told: true };
+        let (mut a, mut b) = pair_by(way, ["bpf", "bpf"]);
+        let (from, to) = (a.pod(10), b.pod(20));
+        cut(&a);
+        merge(&b);
+        for _ in 0..if megabytes > 4 { 3 } else { 1 } {
+            remove_listeners(&b);
+            let apart = send_all(&from, &to, length);
+            listen(&b, "cilium_vxlan", port);
+            let merged = send_all(&from, &to, length);
+            let rate = |took: Duration| length as f64 * 8e-9 / took.as_secs_f64();
+            println!("{carrier}: {:.2} Gbit/s not merged, {:.2} merged by a VXLAN device", rate(apart), rate(merged));
         }
         assert_eq!(b.drops(), [], "{way:?}");
     }
