@@ -158,8 +158,14 @@ fn find_kubectl() -> Option<PathBuf> {
         Some(cache.or_else(|| Some(env::home_dir()?.join(".cache")))?.join("kinesin/tools"))
     });
     let path = env::var_os("PATH").unwrap_or_default();
-    let dirs = env::split_paths(&path).chain(tools.map(|tools| tools.join("bin")));
-    dirs.map(|dir| dir.join("kubectl")).find(|file| file.is_file())
+    let in_path = env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file());
+    in_path.or_else(|| kubectl_of(&tools?))
+}
+
+/// The tools of `./x` are in a directory for each release of rustc: `1.95.0/bin/kubectl`.
+fn kubectl_of(tools: &Path) -> Option<PathBuf> {
+    let releases = fs::read_dir(tools).ok()?.flatten();
+    releases.map(|release| release.path().join("bin/kubectl")).filter(|file| file.is_file()).max()
 }
 
 fn is_stdin(file: &Path) -> bool {
@@ -372,6 +378,18 @@ UDP IPv6   1/1 ok      1/2 ok
 UDP from c on n2 to a on n1 at fd00::2: no answer within 3 s
 3 pods, 3 probes, 1 failed, ";
         assert_eq!(report_text(&report), expected);
+    }
+
+    #[test]
+    fn kubectl_is_found_where_the_script_keeps_it() {
+        let tools = tempfile::tempdir().expect("a directory");
+        assert_eq!(kubectl_of(&tools.path().join("none")), None);
+        fs::create_dir_all(tools.path().join("cni-plugins")).expect("a directory");
+        assert_eq!(kubectl_of(tools.path()), None);
+        let bin = tools.path().join("1.95.0/bin");
+        fs::create_dir_all(&bin).expect("a directory");
+        fs::write(bin.join("kubectl"), "").expect("a file");
+        assert_eq!(kubectl_of(tools.path()), Some(bin.join("kubectl")));
     }
 
     #[test]

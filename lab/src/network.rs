@@ -74,8 +74,9 @@ pub(crate) async fn connect(segment: &Process, node: &Process, cable: &Cable<'_>
     let (bridge_side, node_side) = (Netlink::in_netns(&segment)?, Netlink::in_netns(&node)?);
     set_sysctls(&node)?;
     node_side.set_up(node_side.link("lo").await?.index).await?;
-    if node_side.find_link(UPLINK).await?.is_none() {
-        // A port whose other end is gone vanishes with it, but not at once.
+    if node_side.find_link(UPLINK).await?.is_none() || bridge_side.find_link(name).await?.is_none() {
+        // An end whose other one is gone with its namespace vanishes too, but not at once.
+        node_side.delete_link_by_name(UPLINK).await?;
         bridge_side.delete_link_by_name(name).await?;
         let veth = VethSpec {
             name,

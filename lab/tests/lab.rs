@@ -184,6 +184,20 @@ async fn killed_parts_are_healed_and_removed() {
 }
 
 #[tokio::test]
+async fn cable_of_which_only_one_end_is_left_is_laid_anew() {
+    let trial = Trial::new("cable");
+    let lab = trial.up().await;
+    let node = lab.nodes()[1].name().to_owned();
+    // An end whose other one went with its namespace is still there for a moment; this one is there for longer.
+    let half = "ip link del eth1 && ip link add eth1 type veth peer name stray";
+    text(&lab, &node, &["sh", "-c", half]);
+    let lab = trial.up().await;
+    assert!(!text(&lab, &node, &["ip", "link"]).contains("stray"));
+    assert!(text(&lab, &node, &["ip", "addr", "show", UPLINK]).contains("192.168.10.101/24"));
+    assert!(trial.down());
+}
+
+#[tokio::test]
 async fn restarted_api_server_has_its_objects_and_its_watchers_go_on() {
     let trial = Trial::new("api");
     let mut lab = trial.up().await;
