@@ -51,14 +51,34 @@ fn agent(engine: &Engine, state: &State) -> Status {
     let chassis = state.datapath.iter().map(|found| &found.chassis);
     let less = chassis.flat_map(|chassis| chassis.degraded.iter().chain(&chassis.pending).cloned());
     let left = state.datapath.iter().flat_map(|found| routing::left(&found.left));
+    let narrow = state.datapath.iter().filter_map(|found| {
+        let (inside, device) = (found.route_mtu_bytes, found.device_mtu_bytes);
+        engine.config.families.v6.then(|| too_narrow_for_ipv6(inside, device)).flatten()
+    });
     let messages: Vec<String> = degradation
         .into_iter()
         .chain(less)
         .chain(left)
+        .chain(narrow)
         .chain(path_mtu::refused(state))
         .chain(endpoint::follow::told(state))
         .collect();
     Status { state: Word::Ok, msg: messages.join("; ") }
+}
+
+/// Least MTU of IPv6 in bytes (RFC 8200 section 5): no host can be told to send less.
+const LEAST_IPV6: u32 = 1280;
+
+/// What to do where the node's device and the headers of its carriers leave IPv6 less than that. The key `mtu` is refused
+/// when it asks for it; what was detected can only be told.
+fn too_narrow_for_ipv6(route_mtu_bytes: u32, device_mtu_bytes: u32) -> Option<String> {
+    (route_mtu_bytes < LEAST_IPV6).then(|| {
+        let wanted = LEAST_IPV6 + device_mtu_bytes.saturating_sub(route_mtu_bytes);
+        format!(
+            "pods' IPv6 packets to other nodes have {route_mtu_bytes} bytes, and IPv6 needs {LEAST_IPV6}: raise the MTU of the \
+             underlay from {device_mtu_bytes} to {wanted} bytes, or reach nodes natively"
+        )
+    })
 }
 
 /// Why the runtime shall hear that no ADD can be served, if the operator of the cluster wants it to hear that.
@@ -238,6 +258,13 @@ mod tests {
         };
         assert_eq!(allocated(&snapshot, Family::V4), "3/6 allocated from 172.20.42.0/29");
         assert_eq!(allocated(&snapshot, Family::V6), "2/6 allocated from fd00::/125");
+    }
+
+    #[test]
+    fn underlay_that_is_too_narrow_for_ipv6_in_a_tunnel_is_told() {
+        let told = too_narrow_for_ipv6(1230, 1280).expect("too narrow");
+        assert!(told.contains("have 1230 bytes") && told.contains("from 1280 to 1330 bytes"), "{told}");
+        assert_eq!((too_narrow_for_ipv6(1280, 1330), too_narrow_for_ipv6(1280, 1280)), (None, None));
     }
 
     #[test]
