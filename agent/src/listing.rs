@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 
+use anyhow::Context as _;
 use kinesin_agent_api::types::{BackendHealth, BackendInfo};
 use kinesin_core::{
     capability::ThisMachine,
@@ -42,10 +43,13 @@ pub(crate) fn doctor(registry: &Registry, machine: &ThisMachine) -> Vec<BackendH
         .collect()
 }
 
-/// Prints an answer; it is the only thing that goes to stdout.
+/// Prints an answer; it is the only thing that goes to stdout. A reader that has heard enough is no error.
 pub(crate) fn print(answer: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(answer).context("cannot write the answer as JSON")?;
+    text.push('\n');
     let mut stdout = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut stdout, answer)?;
-    writeln!(stdout)?;
-    Ok(())
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to stdout"),
+    }
 }

@@ -238,7 +238,9 @@ fn log_to_stderr(debug: bool) {
     let quiet = format!("{level},hyper=warn,tower=warn,kube=warn,netlink_proto=warn,aya=warn");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     // Fails only when somebody has set a subscriber already, whose log is then the one to use.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // Where nobody reads the log, telling that on stderr would be a panic.
+    let _ = subscriber.log_internal_errors(false).try_init();
 }
 
 async fn serve(

@@ -2,12 +2,14 @@
 
 use std::io::{self, Write as _};
 
-/// Writes what the program answers.
+/// Writes what the program answers. A reader that has heard enough is no error: there may be figures to save.
 ///
 /// # Errors
-/// When stdout is closed.
+/// Every other failure of stdout, such as a full disk.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }

@@ -124,11 +124,14 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "kernels: {text}");
 }
 
-/// The one writer to stdout.
+/// The one writer to stdout. A reader that has heard enough is no error.
 ///
 /// # Errors
-/// `Stdout` when it is closed.
+/// `Stdout` when it cannot be written.
 pub fn print(text: &str) -> Result<(), KernelsError> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(KernelsError::Stdout)
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(KernelsError::Stdout),
+    }
 }

@@ -25,7 +25,9 @@ pub use operator::{Operator, Settings, Writes};
 /// A configuration that cannot work and a port that is taken. An API server that is away is waited for.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // Where nobody reads the log, telling that on stderr would be a panic.
+    subscriber.log_internal_errors(false).init();
     // Before anything else, so that no signal is met by its default.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;

@@ -14,6 +14,7 @@ mod follow;
 mod leaks;
 mod narrow;
 mod node;
+mod output;
 mod pods;
 mod state;
 mod steps;
