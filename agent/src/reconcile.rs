@@ -16,7 +16,7 @@ use kinesin_agent_api::types::EndpointState;
 use kinesin_core::{
     chassis::{ChassisDesired, NodeSpec},
     ipam::{BlockSource, IpamDesired, IpamError, IpamSnapshot},
-    routing::{LocalNode, RoutingDesired},
+    routing::{LocalNode, RoutingDesired, RoutingError},
     values::{Carrier, Family},
 };
 use kinesin_netlink::{Link, Netlink};
@@ -356,13 +356,18 @@ impl Engine {
             // An earlier run may have used any.
             None => Former { carriers: state.node.carried.clone(), unclean: Carrier::ALL.into() },
         };
-        Ok(self.backends.routing.apply(desired, carriers, &former).await?)
+        match (self.backends.routing.apply(desired, carriers, &former).await, &next.links.no_uplink) {
+            // The backend was given none, and does not know what was looked for.
+            (Err(RoutingError::Uplink { .. }), Some(reason)) => Err(EngineError::NoUplink(reason.clone())),
+            (routed, _) => Ok(routed?),
+        }
     }
 
     /// The cluster as routing sees it.
     fn routing_desired(&self, state: &State, next: &Datapath) -> RoutingDesired {
         let snapshot = self.backends.ipam.snapshot();
-        let peers = state.node.peers.iter().map(|(name, record)| (name.clone(), routing::peer(record)));
+        let peers =
+            state.node.peers.iter().map(|(name, record)| (name.clone(), routing::peer(record, &state.node.told_mtus)));
         RoutingDesired {
             local: LocalNode {
                 name: self.node_name.clone(),

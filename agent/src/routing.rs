@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,6 +20,8 @@ use kinesin_core::{
 use crate::{
     carriers::{self, Carriers, Format},
     engine::{Engine, State},
+    path_mtu,
+    store::PeerRecord,
 };
 
 /// How long a carrier is accepted after the last node has stopped preferring it. Announcements need milliseconds; a node
@@ -274,13 +277,13 @@ pub(crate) fn first_of_each_family(addresses: &[std::net::IpAddr]) -> Vec<std::n
 }
 
 /// A peer as routing sees it.
-pub(crate) fn peer(record: &crate::store::PeerRecord) -> Peer {
+pub(crate) fn peer(record: &PeerRecord, told_mtus: &BTreeMap<IpAddr, u32>) -> Peer {
     Peer {
         addresses: record.addresses.clone(),
         pod_cidrs: record.pod_cidrs.clone(),
         created_unix_seconds: record.created_unix_seconds,
         carrier: None,
-        mtu_bytes: record.mtu_bytes,
+        mtu_bytes: path_mtu::known(record, told_mtus),
     }
 }
 

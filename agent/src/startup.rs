@@ -311,6 +311,11 @@ fn start_loops(
             engine.reconcile().await
         }
     }));
+    let e = engine.clone();
+    tasks.spawn(spec(path_mtu::NAME, &Arc::default(), path_mtu::PERIOD).run(move || {
+        let engine = e.clone();
+        async move { engine.follow_told_mtus().await }
+    }));
     forward(watches.own_node.clone(), &engine.wakes.datapath, tasks, stop);
     forward(watches.nodes.clone(), &engine.wakes.datapath, tasks, stop);
     tasks.spawn(follow_own_cilium_node(engine.clone(), watches.clone(), stop.clone()));

@@ -75,6 +75,9 @@ pub(crate) struct NodeRecord {
     /// The MTU of its uplink that this node announces.
     #[serde(default)]
     pub(crate) mtu_bytes: Option<u32>,
+    /// What routers said last of ways to other nodes, by the node's address: for the next start, until the datapath is asked.
+    #[serde(default)]
+    pub(crate) told_mtus: BTreeMap<IpAddr, u32>,
 }
 
 /// Another node, as it published itself.

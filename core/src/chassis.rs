@@ -62,6 +62,15 @@ pub trait Chassis: fmt::Debug + Send + Sync + 'static {
     /// `Kernel` when the tables cannot be read.
     async fn counters(&self) -> Result<Vec<Counter>, ChassisError>;
 
+    /// What routers on the way to other nodes said of the underlay there, in bytes, by the node's address: as long as it
+    /// holds, after which the way may have become wider. None from a chassis that is told nothing.
+    ///
+    /// # Errors
+    /// `NotReady` before the first `apply`; `Kernel` when the tables cannot be read.
+    async fn told_mtus(&self) -> Result<BTreeMap<IpAddr, u32>, ChassisError> {
+        Ok(BTreeMap::new())
+    }
+
     /// Removes everything that the chassis has made on this node.
     ///
     /// # Errors

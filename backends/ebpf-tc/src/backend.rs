@@ -1,6 +1,11 @@
 //! The chassis: brings devices, tables and programs to the desired state.
 
-use std::{collections::BTreeMap, net::Ipv6Addr, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use kinesin_abi::{Constants, LAYOUT, endpoint_flag};
@@ -29,6 +34,7 @@ use crate::{
     modes::Modes,
     overlay_device::{self, Overlays, TunnelDevice},
     running::{Running, check_device, reconcile},
+    told,
     tunnel_path::{self, Seen, Uplink},
 };
 
@@ -221,6 +227,12 @@ impl Chassis for EbpfChassis {
                 }
             })
             .collect())
+    }
+
+    async fn told_mtus(&self) -> Result<BTreeMap<IpAddr, u32>, ChassisError> {
+        let mut state = self.state.lock().await;
+        let running = state.running.as_mut().ok_or(ChassisError::NotReady)?;
+        told::holding(&mut running.datapath.told).map_err(loader_error)
     }
 
     async fn retire(&self) -> Result<(), ChassisError> {

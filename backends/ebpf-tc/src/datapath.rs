@@ -8,7 +8,7 @@ use std::{
 use aya::programs::{ProgramError, SchedClassifier};
 use kinesin_abi::{
     Bucket, Constants, Continuation, DeviceValue, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue, Metric,
-    PacketState, Stage, map,
+    PacketState, PathMtuValue, Stage, map,
 };
 use kinesin_loader::{
     Attachment, EventRing, LoadSpec, Loaded, LoaderError, PerCpuTable, Pins, PrefixTable, SharedMap, Table,
@@ -27,7 +27,7 @@ pub(crate) const CONTINUATIONS: [(u32, &str); 3] = [
 ];
 
 /// Maps that every generation shares.
-const SHARED: [SharedMap; 7] = [
+const SHARED: [SharedMap; 8] = [
     shared::<u32, DeviceValue>(map::DEVICES),
     shared::<EndpointKey, EndpointValue>(map::ENDPOINTS),
     // A prefix key starts with the number of bits that count.
@@ -36,6 +36,7 @@ const SHARED: [SharedMap; 7] = [
         key_size: (size_of::<u32>() + size_of::<IpcacheKey>()) as u32,
         value_size: size_of::<IpcacheValue>() as u32,
     },
+    shared::<EndpointKey, PathMtuValue>(map::PATH_MTU),
     shared::<u32, Metric>(map::METRICS),
     SharedMap { name: map::EVENTS, key_size: 0, value_size: 0 },
     shared::<u32, PacketState>(map::STATE),
@@ -61,6 +62,8 @@ pub(crate) struct Datapath {
     pub(crate) endpoints: Table<EndpointKey, EndpointValue>,
     /// What is known of prefixes.
     pub(crate) prefixes: Prefixes,
+    /// What routers said of ways to nodes.
+    pub(crate) told: Table<EndpointKey, PathMtuValue>,
     metrics: PerCpuTable<Metric>,
     /// Programs in the slots, by their number in the kernel.
     slots: BTreeMap<Stage, u32>,
@@ -111,6 +114,7 @@ impl Datapath {
             devices: Table::new(map::DEVICES, loaded.take_map(map::DEVICES)?)?,
             endpoints: Table::new(map::ENDPOINTS, loaded.take_map(map::ENDPOINTS)?)?,
             prefixes: Prefixes::new(PrefixTable::new(map::IPCACHE, loaded.take_map(map::IPCACHE)?)?),
+            told: Table::new(map::PATH_MTU, loaded.take_map(map::PATH_MTU)?)?,
             metrics: PerCpuTable::new(map::METRICS, loaded.take_map(map::METRICS)?)?,
             pins,
             loaded,

@@ -18,6 +18,7 @@ mod running;
 
 mod backend;
 mod error;
+mod told;
 mod trial;
 
 pub use backend::EbpfChassis;

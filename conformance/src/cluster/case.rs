@@ -162,6 +162,13 @@ pub fn cases() -> &'static [Case] {
         Case::new("narrow_way_to_one_node", &[TwoNodes, ChangeMtu, Own], segments::narrow_way_to_one_node)
             .on(Spread::Own(&segments::LAB))
             .alone(),
+        Case::new(
+            "narrow_way_between_nodes",
+            &[TwoNodes, RestartAgent, ChangeMtu, Own],
+            segments::narrow_way_between_nodes,
+        )
+        .on(Spread::Own(&segments::LAB))
+        .alone(),
         Case::new("path_mtu_is_discovered", &[TwoNodes, ChangeMtu], mtu::is_discovered).alone().everywhere(),
         Case::new("one_narrower_node_is_reached", &[TwoNodes, ChangeMtu], mtu::of_one_node)
             .on(Spread::Each("routing"))

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use kinesin_agent_api::types::StatusResponse;
 use kinesin_core::{causes::with_causes, values::Families};
 use kinesin_lab::{Lab, LabError, Process, Silent, Spec, UPLINK};
-use kinesin_netlink::{NetNs, Netlink, NetlinkError, Route};
+use kinesin_netlink::{NetNs, Netlink, NetlinkError, Route, RouteScope};
 use kube::{Client, api::DeleteParams};
 use serde_json::{Value, json};
 use tokio::runtime::{Handle, Runtime};
@@ -288,6 +288,11 @@ impl Target for LabTarget {
         self.runtime.block_on(set_routes(&router, routes)).map_err(|error| Stop::target(&error))
     }
 
+    fn set_way_mtu(&self, nodes: &[IpAddr], mtu_bytes: Option<u32>) -> Result<(), Stop> {
+        let router = self.lab.underlay_netns().map_err(|error| Stop::target(&error))?;
+        self.runtime.block_on(set_ways(&router, nodes, mtu_bytes)).map_err(|error| Stop::target(&error))
+    }
+
     fn set_mtu(&self, node: &str, mtu_bytes: u32) -> Result<u32, Stop> {
         let netns = self.node(node)?.netns().map_err(|error| Stop::target(&error))?;
         self.runtime.block_on(set_mtu(&netns, UPLINK, mtu_bytes)).map_err(|error| Stop::target(&error))
@@ -333,6 +338,30 @@ async fn set_routes(router: &NetNs, routes: &[(IpNet, Option<IpAddr>)]) -> Resul
         // A next hop that is on none of its segments is refused by the kernel, which names it.
         let segment = addresses.iter().find(|(_, net)| net.contains(via)).map_or(0, |(device, _)| *device);
         netlink.replace_route(&Route { via: Some(*via), ..Route::new(*network, segment, STATIC) }).await?;
+    }
+    Ok(())
+}
+
+/// Routes of the router to single nodes, by which it carries less than its devices would. A forwarding kernel takes account of
+/// an IPv6 route's MTU only if that is locked, which is more than routes here can be (`ip6_dst_mtu_maybe_forward`, Linux 6.18).
+async fn set_ways(router: &NetNs, nodes: &[IpAddr], mtu_bytes: Option<u32>) -> Result<(), NetlinkError> {
+    let netlink = Netlink::in_netns(router)?;
+    let addresses = netlink.addresses().await?;
+    let there = netlink.routes().await?;
+    for node in nodes.iter().filter(|node| node.is_ipv4()) {
+        let network = IpNet::from(*node);
+        let segment = addresses.iter().find(|(_, net)| net.contains(node)).map_or(0, |(device, _)| *device);
+        match mtu_bytes {
+            Some(_) => {
+                let direct = Route { scope: RouteScope::Link, ..Route::new(network, segment, STATIC) };
+                netlink.replace_route(&Route { mtu: mtu_bytes, ..direct }).await?;
+            }
+            None => {
+                for old in there.iter().filter(|route| route.dst == network && route.protocol == STATIC) {
+                    netlink.delete_route(old).await?;
+                }
+            }
+        }
     }
     Ok(())
 }

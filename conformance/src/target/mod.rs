@@ -219,6 +219,15 @@ pub trait Target: fmt::Debug + Send + Sync {
         Err(unable(TargetCapability::OwnLab))
     }
 
+    /// Sets how large packets to these addresses of nodes the router between nodes carries, in bytes, as it tells whoever sends
+    /// larger ones; none takes that back. Of IPv4 alone.
+    ///
+    /// # Errors
+    /// The router's, and always without [`TargetCapability::OwnLab`].
+    fn set_way_mtu(&self, _nodes: &[IpAddr], _mtu_bytes: Option<u32>) -> Result<(), Stop> {
+        Err(unable(TargetCapability::OwnLab))
+    }
+
     /// Sets the MTU of a node's device on the underlay, in bytes; the answer is what it was before.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 
 use kinesin_abi::{
     Bucket, ConntrackKey, ConntrackValue, DeviceValue, DropEvent, DropReason, EndpointKey, EndpointValue, Entry,
-    FIRST_DROP, IpcacheKey, IpcacheValue, Mark, Metric, PacketState, PolicyKey, PolicyValue, Stage, read_record,
-    text_of,
+    FIRST_DROP, IpcacheKey, IpcacheValue, Mark, Metric, PacketState, PathMtuValue, PolicyKey, PolicyValue, Stage,
+    read_record, text_of,
 };
 
 macro_rules! whole_or_nothing {
@@ -25,6 +25,7 @@ pub(crate) fn run(input: &[u8]) {
         IpcacheKey,
         IpcacheValue,
         Metric,
+        PathMtuValue,
         PolicyKey,
         PolicyValue,
     );

@@ -32,8 +32,8 @@ pub use stage::{Continuation, Entry, STAGES, Stage};
 pub use state::{PacketState, STATE_VERSION};
 pub use table::{
     Address, Bucket, ConntrackKey, ConntrackValue, DeviceValue, EndpointKey, EndpointValue, FAMILY_V4, FAMILY_V6,
-    IpcacheKey, IpcacheValue, Metric, PolicyKey, PolicyValue, carrier, endpoint_flag, identity, ipcache_flag, map,
-    metric_index,
+    IpcacheKey, IpcacheValue, Metric, PathMtuValue, PolicyKey, PolicyValue, carrier, endpoint_flag, identity,
+    ipcache_flag, map, metric_index,
 };
 #[cfg(feature = "user")]
 pub use user::read_record;

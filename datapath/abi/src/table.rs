@@ -18,6 +18,8 @@ pub mod map {
     pub const ENDPOINTS: &str = "KIN_ENDPOINTS";
     /// Longest-prefix match: prefix to [`IpcacheValue`](super::IpcacheValue).
     pub const IPCACHE: &str = "KIN_IPCACHE";
+    /// Hash: underlay address of a node to [`PathMtuValue`](super::PathMtuValue).
+    pub const PATH_MTU: &str = "KIN_PATH_MTU";
     /// Per-CPU array: [`metric_index`](super::metric_index) to [`Metric`](super::Metric).
     pub const METRICS: &str = "KIN_METRICS";
     /// Ring buffer of [`DropEvent`](crate::DropEvent).
@@ -37,6 +39,8 @@ pub mod map {
     pub const ENDPOINTS_SIZE: usize = 131_072;
     /// Entries of [`IPCACHE`], as in the reference (7.1).
     pub const IPCACHE_SIZE: usize = 512_000;
+    /// Entries of [`PATH_MTU`]: one per node that a narrow way leads to.
+    pub const PATH_MTU_SIZE: usize = 16_384;
     /// Entries of [`METRICS`]: 256 reasons in two directions.
     pub const METRICS_SIZE: usize = 512;
     /// Bytes of [`EVENTS`]; a power of two and a multiple of the page size.
@@ -190,6 +194,18 @@ record! {
         /// MTU of the underlay on the way to `node` in bytes, a carrier's headers included; 0 where nothing less is known
         /// than the uplink's.
         mtu: u16,
+    }
+}
+
+record! {
+    /// What a router on the way to a node said of the underlay there. Keyed by [`EndpointKey`], like every single address.
+    PathMtuValue, "kinesin_path_mtu", size 16 {
+        /// When it said so, in nanoseconds on the boot clock (`CLOCK_BOOTTIME`).
+        told: u64,
+        /// MTU in bytes, a carrier's headers included.
+        mtu: u32,
+        /// Zero.
+        pad: u32,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     Bucket, ConntrackKey, ConntrackValue, DeviceValue, DropEvent, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue,
-    Metric, PacketState, PolicyKey, PolicyValue,
+    Metric, PacketState, PathMtuValue, PolicyKey, PolicyValue,
 };
 
 /// A record as a program wrote it; nothing when the bytes are too few.
@@ -36,6 +36,7 @@ pod!(
     IpcacheValue,
     Metric,
     PacketState,
+    PathMtuValue,
     PolicyKey,
     PolicyValue,
 );

@@ -3,16 +3,17 @@
 //! Input of `packets`: the entry point, the bytes per segment (two bytes, 0 for none), whether an ICMP error may be sent,
 //! and the packet. Input of `tables`: the number of a packet of the table in `samples.rs`, then map values. Input of
 //! `tunnels`: which tunnel over which family and whether an ICMP error may be sent, the outer traffic class, the network (three
-//! bytes), the first two bytes of Geneve's header, then everything behind the tunnel's header.
+//! bytes), the first two bytes of Geneve's header, then everything behind the tunnel's header. With another bit of the first
+//! byte set it is a router's word about such a packet from this node: the network's bytes are the MTU and how much is quoted.
 
-use kinesin_abi::{DropReason, Entry, carrier, identity, read_record};
+use kinesin_abi::{DropReason, Entry, FAMILY_V4, carrier, identity, read_record};
 use kinesin_packet::{
     ETH_LEN, Verdict,
     host::{self, Buffer, HostTables},
     ip::{Header, Ip, V4, V6, ethertype},
     samples::{
         node,
-        packets::{checksum, draft, geneve, udp_around, vxlan, wrong_checksum},
+        packets::{checksum, draft, geneve, too_big, udp_around, vxlan, wrong_checksum},
         rows,
     },
 };
@@ -70,6 +71,10 @@ pub(crate) fn tunnels(input: &[u8]) {
     } else {
         ["fd00:192:168:10::103", "fd00:192:168:10::101"]
     };
+    if way & 8 != 0 {
+        let sent = draft(ends[1], ends[0], 17, udp_around(50000, port, &data)).class(class).fragment(0x4000).bytes();
+        return told(ends, u16::from_be_bytes([a, b]), &sent[ETH_LEN..sent.len().min(ETH_LEN + usize::from(c))]);
+    }
     let mut outer = draft(ends[0], ends[1], 17, udp_around(50000, port, &data)).class(class);
     outer.eth_destination = [0; 6];
     let packet = Buffer::new(outer.bytes());
@@ -83,6 +88,35 @@ pub(crate) fn tunnels(input: &[u8]) {
         matches!(verdict, Verdict::Drop(_) | Verdict::Deliver { .. } | Verdict::ToHost(_) | Verdict::Answer(_)),
         "out of a tunnel comes what is for this node, and nothing else: {verdict:?}"
     );
+}
+
+/// A router's word that a packet from the second of `ends` to the first was too big.
+fn told(ends: [&str; 2], mtu: u16, quote: &[u8]) {
+    let mut message =
+        too_big(if quote.first() == Some(&0x45) { "192.168.10.1" } else { "fd00::1" }, ends[1], mtu, quote);
+    message.eth_destination = [0; 6];
+    let packet = Buffer::new(message.bytes());
+    let tables = node::tables();
+    judge(Entry::FromNetdev, &packet, &tables);
+    let verdict = host::run(Entry::FromNetdev, &mut packet.clone(), &tables, node::DEVICE);
+    assert_eq!(verdict, Verdict::Pass, "the node's own stack hears it all the same");
+    for (_, node, learned) in tables.learned.take() {
+        assert_eq!(node.addr, host::table_address(ends[0].parse().expect("an address")).0, "of nobody else");
+        assert!(mtu != 0 && learned >= mtu, "{learned} of {mtu}");
+    }
+}
+
+/// What is learned of a way is less than was known, and leaves what every host takes.
+fn judge_learned(entry: Entry, tables: &HostTables) {
+    for (prefix, node, mtu) in tables.learned.take() {
+        assert_eq!(entry, Entry::FromNetdev, "nobody else is told");
+        let (_, found) = tables.ipcache_entry(&prefix).expect("what is not known is not learned of");
+        assert_eq!((found.node, found.node_family), (node.addr, node.family));
+        let known = if found.mtu == 0 { tables.constants.mtu } else { tables.constants.mtu.min(found.mtu.into()) };
+        let least = if prefix.family[0] == FAMILY_V4 { 576 } else { 1280 };
+        let inside = u32::from(mtu).checked_sub(carrier::overhead(found.carrier, found.node_family));
+        assert!(u32::from(mtu) < known && inside.is_some_and(|inside| inside >= least), "{mtu} of {known}");
+    }
 }
 
 /// The next record of `size` bytes, by [`read_record`].
@@ -109,10 +143,12 @@ fn judge(entry: Entry, before: &Buffer, tables: &HostTables) {
     let tokens = tables.error_tokens.get();
     let mut after = before.clone();
     let (end, verdict) = host::run_to_end(entry, &mut after, tables, node::DEVICE);
+    judge_learned(entry, tables);
     tables.error_tokens.set(tokens);
     let mut again = before.clone();
     assert_eq!(host::run(entry, &mut again, tables, node::DEVICE), verdict, "the same packet has the same fate");
     assert_eq!(again, after, "and the same bytes");
+    judge_learned(entry, tables);
 
     match verdict {
         Verdict::Answer(_) => assert_eq!(wrong_checksum(&after.bytes), None, "an answer has right checksums"),

@@ -1,6 +1,11 @@
 //! A packet in a byte buffer and tables in ordered maps: the pipeline's world outside the kernel.
 
-use std::{cell::Cell, collections::BTreeMap, net::IpAddr, vec::Vec};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::IpAddr,
+    vec::Vec,
+};
 
 use kinesin_abi::{
     Address, Constants, DeviceValue, EndpointKey, EndpointValue, Entry, FAMILY_V4, FAMILY_V6, IpcacheKey, IpcacheValue,
@@ -9,7 +14,7 @@ use kinesin_abi::{
 
 use crate::{
     ETH_LEN, Outcome, Packet, Tables, Verdict, answer, pipeline,
-    tunnel::{self, decap, device, encap},
+    tunnel::{self, decap, device, encap, told},
 };
 
 /// A packet in memory.
@@ -116,6 +121,20 @@ pub struct HostTables {
     pub ipcache: BTreeMap<(u8, IpcacheKey), IpcacheValue>,
     /// ICMP errors that may still be sent.
     pub error_tokens: Cell<u32>,
+    /// What was learned of ways: an address inside the prefix, the node, and the MTU in bytes. The prefix table stays as it is.
+    pub learned: RefCell<Vec<(IpcacheKey, EndpointKey, u16)>>,
+}
+
+impl HostTables {
+    /// The longest prefix that holds an address, with what is known of it.
+    #[must_use]
+    pub fn ipcache_entry(&self, key: &IpcacheKey) -> Option<(&(u8, IpcacheKey), &IpcacheValue)> {
+        let covers = |length: u8, prefix: &IpcacheKey| {
+            prefix.family == key.family && leading_equal(&prefix.addr, &key.addr) >= u32::from(length)
+        };
+        let covering = self.ipcache.iter().filter(|((length, prefix), _)| covers(*length, prefix));
+        covering.max_by_key(|((length, _), _)| *length)
+    }
 }
 
 impl Tables for HostTables {
@@ -128,20 +147,17 @@ impl Tables for HostTables {
     }
 
     fn ipcache(&self, key: &IpcacheKey) -> Option<&IpcacheValue> {
-        let covers = |length: u8, prefix: &IpcacheKey| {
-            prefix.family == key.family && leading_equal(&prefix.addr, &key.addr) >= u32::from(length)
-        };
-        self.ipcache
-            .iter()
-            .filter(|((length, prefix), _)| covers(*length, prefix))
-            .max_by_key(|((length, _), _)| *length)
-            .map(|(_, value)| value)
+        self.ipcache_entry(key).map(|(_, value)| value)
     }
 
     fn take_error_token(&self) -> bool {
         let left = self.error_tokens.get();
         self.error_tokens.set(left.saturating_sub(1));
         left > 0
+    }
+
+    fn learn(&self, prefix: &IpcacheKey, node: &EndpointKey, mtu_bytes: u16) {
+        self.learned.borrow_mut().push((*prefix, *node, mtu_bytes));
     }
 
     fn features(&self) -> u32 {
@@ -219,6 +235,9 @@ pub fn run_to_end(entry: Entry, packet: &mut Buffer, tables: &HostTables, ifinde
         Entry::FromNetdev => pipeline::from_netdev(packet, tables, &mut out, 0),
         Entry::FromHost => pipeline::from_host(packet, tables, &mut out, 0),
         Entry::FromOverlay => pipeline::from_overlay(packet, tables, &mut out, 0),
+    }
+    if out.is_told {
+        told::learn(packet, tables);
     }
     match out.verdict() {
         Verdict::Answer(what) => {

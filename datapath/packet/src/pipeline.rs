@@ -14,6 +14,7 @@ mod overlay;
 
 use kinesin_abi::{DeviceValue, DropReason, Stage, endpoint_flag, identity};
 
+pub(crate) use self::overlay::underlay_mtu;
 pub use self::{
     into_pod::{from_host, from_netdev, to_container},
     out_of_pod::from_container,

@@ -10,12 +10,13 @@ mod link;
 pub mod node;
 pub mod packets;
 mod pods;
+mod told;
 mod tunnels_in;
 mod tunnels_out;
 
 use std::vec::Vec;
 
-use kinesin_abi::{DropReason, Entry, carrier};
+use kinesin_abi::{DropReason, EndpointKey, Entry, IpcacheKey, carrier};
 
 use self::node::POD_IDENTITY;
 use crate::{
@@ -48,7 +49,12 @@ pub struct Row {
     pub bytes: Option<Check>,
     /// Whether the cost of this row is worth knowing.
     pub measured: bool,
+    /// What is learned from it of the way to another node.
+    pub learned: Option<Learned>,
 }
+
+/// What is learned of a way: an address in the prefix that it leads to, the node, and the MTU in bytes.
+pub type Learned = (&'static str, &'static str, u16);
 
 impl Row {
     fn check(mut self, check: Check) -> Self {
@@ -66,6 +72,11 @@ impl Row {
         self
     }
 
+    fn learns(mut self, prefix: &'static str, node: &'static str, mtu_bytes: u16) -> Self {
+        self.learned = Some((prefix, node, mtu_bytes));
+        self
+    }
+
     fn segmented(mut self, size: usize) -> Self {
         self.packet.segment_size = size;
         self
@@ -73,7 +84,7 @@ impl Row {
 }
 
 fn row(name: &'static str, entry: Entry, bytes: Vec<u8>, verdict: Verdict) -> Row {
-    Row { name, entry, packet: Buffer::new(bytes), verdict, bytes: None, measured: false }
+    Row { name, entry, packet: Buffer::new(bytes), verdict, bytes: None, measured: false, learned: None }
 }
 
 fn out(name: &'static str, bytes: Vec<u8>, verdict: Verdict) -> Row {
@@ -105,6 +116,20 @@ fn error(error: IcmpError) -> Verdict {
     Verdict::Answer(Answer::Icmp(error))
 }
 
+impl Row {
+    /// What is learned from it as [`Tables::learn`](crate::Tables::learn) gets it.
+    #[must_use]
+    pub fn learned(&self) -> Vec<(IpcacheKey, EndpointKey, u16)> {
+        let address = |text: &str| table_address(text.parse().unwrap());
+        let learned = self.learned.map(|(prefix, node, mtu_bytes)| {
+            let ((prefix, of_prefix), (addr, family)) = (address(prefix), address(node));
+            let prefix = IpcacheKey { family: [of_prefix, 0, 0, 0], addr: prefix };
+            (prefix, EndpointKey { addr, family, pad: [0; 3] }, mtu_bytes)
+        });
+        learned.into_iter().collect()
+    }
+}
+
 /// Every row.
 #[must_use]
 pub fn rows() -> Vec<Row> {
@@ -118,6 +143,8 @@ pub fn rows() -> Vec<Row> {
     rows.extend(tunnels_out::out_of_pods());
     rows.extend(tunnels_out::by_narrow_ways());
     rows.extend(tunnels_out::out_of_the_stack());
+    rows.extend(told::believed());
+    rows.extend(told::not_believed());
     rows.extend(tunnels_in::accepted());
     rows.extend(tunnels_in::answered());
     rows.extend(tunnels_in::congestion());

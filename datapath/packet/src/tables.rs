@@ -12,6 +12,9 @@ pub trait Tables {
     fn ipcache(&self, key: &IpcacheKey) -> Option<&IpcacheValue>;
     /// Takes a token for one ICMP error; without one the error is not sent.
     fn take_error_token(&self) -> bool;
+    /// Notes what the underlay carries in bytes to the longest prefix that holds an address, and to the node that it is
+    /// reached by: less than was known.
+    fn learn(&self, prefix: &IpcacheKey, node: &EndpointKey, mtu_bytes: u16);
 
     /// See `Constants::features`.
     fn features(&self) -> u32;

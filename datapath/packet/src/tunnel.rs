@@ -13,6 +13,7 @@ pub mod decap;
 pub mod device;
 mod ecn;
 pub mod encap;
+pub mod told;
 
 use kinesin_abi::{
     DropReason, carrier, identity,

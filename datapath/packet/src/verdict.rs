@@ -14,6 +14,9 @@ pub struct Outcome {
     pub value: u32,
     /// For `Carry` the next node, for `Decapsulate` the last one.
     pub peer: Peer,
+    /// Whether the packet tells of the way to another node, which [`learn`](crate::tunnel::told::learn) judges. It has its
+    /// verdict all the same.
+    pub is_told: bool,
 }
 
 /// The verdicts without what belongs to them.
@@ -63,6 +66,7 @@ impl Outcome {
             kind: Kind::Pass,
             value: 0,
             peer: Peer { node: [0; 4], family: 0, carrier: 0, identity: 0, routed: false },
+            is_told: false,
         }
     }
 

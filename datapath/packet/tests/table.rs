@@ -13,6 +13,7 @@ fn pipeline_agrees_with_the_table() {
         let mut packet = row.packet.clone();
         let verdict = host::run(row.entry, &mut packet, &tables, node::DEVICE);
         assert_eq!(verdict, row.verdict, "{}", row.name);
+        assert_eq!(tables.learned.take(), row.learned(), "{}", row.name);
         if let Some(check) = row.bytes {
             check(&row.packet.bytes, &packet.bytes);
         }

@@ -17,7 +17,7 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use kinesin_abi::{DropReason, Entry, FIRST_DROP, Mark};
 use kinesin_packet::{
     Kind, Outcome, Packet as _, pipeline,
-    tunnel::{decap, device},
+    tunnel::{decap, device, told},
 };
 
 use crate::{maps::KernelTables, packet::TcPacket};
@@ -139,6 +139,9 @@ fn run(ctx: TcContext, entry: Entry, start: u8) -> i32 {
         Entry::FromHost => pipeline::from_host(&mut packet, &KernelTables, &mut out, start),
         Entry::FromOverlay => pipeline::from_overlay(&mut packet, &KernelTables, &mut out, start),
     }
+    if entry == Entry::FromNetdev && out.is_told {
+        learn(&mut packet);
+    }
     if entry == Entry::FromNetdev && out.kind == Kind::Decapsulate {
         let failed = if device::takes(&mut packet, &KernelTables, &out) {
             match device::admit(&mut packet, &KernelTables, &out) {
@@ -157,6 +160,12 @@ fn run(ctx: TcContext, entry: Entry, start: u8) -> i32 {
         return act::drop(&packet, Entry::FromOverlay, failed as u32, out.peer.identity);
     }
     act::act(&mut packet, entry, &out)
+}
+
+/// Learns what a message from the way says of it. A call of its own, since it is rare and has its own frame.
+#[inline(never)]
+fn learn(packet: &mut TcPacket) {
+    told::learn(packet, &KernelTables);
 }
 
 /// What was inside a tunnel's packet, from stage `start` on.

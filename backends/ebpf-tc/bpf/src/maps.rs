@@ -3,12 +3,12 @@
 use aya_ebpf::{
     Global,
     btf_maps::{HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_map_lookup_elem},
     macros::btf_map,
 };
 use kinesin_abi::{
     Bucket, DeviceValue, ERRORS_PER_SECOND, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue, MAX_TUNNEL_PORTS,
-    Metric, PacketState, STAGES, map,
+    Metric, PacketState, PathMtuValue, STAGES, map,
 };
 use kinesin_packet::Tables;
 
@@ -21,6 +21,8 @@ static KIN_DEVICES: HashMap<u32, DeviceValue, { map::DEVICES_SIZE }, NO_PREALLOC
 static KIN_ENDPOINTS: HashMap<EndpointKey, EndpointValue, { map::ENDPOINTS_SIZE }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static KIN_IPCACHE: LpmTrie<IpcacheKey, IpcacheValue, { map::IPCACHE_SIZE }> = LpmTrie::new();
+#[btf_map]
+static KIN_PATH_MTU: HashMap<EndpointKey, PathMtuValue, { map::PATH_MTU_SIZE }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub(crate) static KIN_METRICS: PerCpuArray<Metric, { map::METRICS_SIZE }> = PerCpuArray::new();
 #[btf_map]
@@ -105,6 +107,25 @@ impl Tables for KernelTables {
         }
         bucket.tokens -= 1;
         true
+    }
+
+    #[inline(always)]
+    fn learn(&self, prefix: &IpcacheKey, node: &EndpointKey, mtu_bytes: u16) {
+        let key = Key::new(160, *prefix);
+        // In place, so that the next packet is answered; every other prefix of the node gets it from the agent.
+        // SAFETY: the map is one, and the key of its kind; the helper only reads both.
+        let found = unsafe { bpf_map_lookup_elem((&raw const KIN_IPCACHE).cast_mut().cast(), (&raw const key).cast()) };
+        let found: *mut IpcacheValue = found.cast();
+        if !found.is_null() {
+            // SAFETY: an entry is freed only after programs that see it have ended (RCU). Half a number is never seen: it is
+            // aligned, and written in one instruction.
+            unsafe { (&raw mut (*found).mtu).write_volatile(mtu_bytes) };
+        }
+        // SAFETY: the helper has no precondition. Kernel: 5.8.
+        let told = unsafe { bpf_ktime_get_boot_ns() };
+        let value = PathMtuValue { told, mtu: mtu_bytes.into(), pad: 0 };
+        // A full table learns nothing more; the entry above is enough until the agent writes it anew.
+        let _ = KIN_PATH_MTU.insert(node, value, 0);
     }
 
     #[inline(always)]

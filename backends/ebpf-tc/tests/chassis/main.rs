@@ -17,6 +17,7 @@ mod slot;
 mod spoofing;
 mod stock;
 mod sys;
+mod told;
 mod trial;
 mod tunnel_answers;
 mod tunnel_bare;

@@ -5,6 +5,7 @@
 //! the counters; the target of a redirect it does not show, which the tests with real traffic do.
 
 mod fate;
+mod learned;
 mod node;
 
 use kinesin_abi::{Bucket, DropReason, Entry};
@@ -21,6 +22,7 @@ use proptest::{
 
 use crate::{
     fate::{Fate, on_host},
+    learned::learned_on_host,
     node::{Kernel, PROGRAMS},
 };
 
@@ -47,6 +49,7 @@ fn both_runners_agree_with_the_table() {
         assert_eq!(verdict, row.verdict, "host: {}", row.name);
         let in_kernel = kernel.run(row.entry, &row.packet);
         assert_eq!(in_kernel, on_host, "kernel and host: {}", row.name);
+        assert_eq!(kernel.take_learned(&tables), learned_on_host(&tables), "kernel and host: {}", row.name);
         if let Some(check) = row.bytes {
             let (Fate::Redirect { bytes } | Fate::Pass { bytes, .. }) = &in_kernel else {
                 panic!("{}: nothing came out", row.name);
@@ -141,6 +144,10 @@ fn assert_same(tables: &HostTables, kernel: &mut Kernel, entry: Entry, packet: &
     kernel.set_bucket(Bucket::default());
     let (verdict, on_host) = on_host(tables, entry, packet);
     let in_kernel = kernel.run(entry, packet);
+    let (learned, expected) = (kernel.take_learned(tables), learned_on_host(tables));
+    if learned != expected {
+        return Err(format!("{entry:?}: learned {learned:?} and not {expected:?}, packet {:02x?}", packet.bytes));
+    }
     if packet.segment_size != 0 && in_kernel == Fate::End(DropReason::WriteError as u8) {
         // A test run cannot say of what kind its segments are, and the kernel changes the headers of none of no kind.
         return Ok(());

@@ -1,5 +1,7 @@
 //! Nodes on segments of their own, and a router between them that knows nodes and nothing of pods.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use kinesin_lab::Families;
 
@@ -173,6 +175,62 @@ pub(in crate::cluster) fn narrow_way_to_one_node(context: &Context<'_>) -> Judge
     let tunnels: &[&str] = if context.scale.kills < Scale::FULL.kills { &["vxlan"] } else { &["vxlan", "geneve"] };
     for carrier in tunnels {
         seen.push(format!("{carrier}: {}", narrow_in_a_tunnel(context, &nodes, &two, carrier)?));
+    }
+    Ok(seen.join("; "))
+}
+
+/// Gives the way between nodes its width back, also when the case fails.
+struct NarrowWay<'a> {
+    context: &'a Context<'a>,
+    nodes: Vec<IpAddr>,
+}
+
+impl<'a> NarrowWay<'a> {
+    /// The router carries less than any node's uplink, in both directions.
+    fn new(context: &'a Context<'a>, nodes: &[NodeInfo]) -> Result<Self, Stop> {
+        let way = Self { context, nodes: nodes.iter().flat_map(|node| node.ips.iter().copied()).collect() };
+        context.target.set_way_mtu(&way.nodes, Some(NARROW))?;
+        Ok(way)
+    }
+}
+
+impl Drop for NarrowWay<'_> {
+    fn drop(&mut self) {
+        // The verdict stands; what is left narrow is seen by whoever comes next.
+        let _ = self.context.target.set_way_mtu(&self.nodes, None);
+    }
+}
+
+/// A router between nodes carries less than their uplinks, which it says to the node that a tunnel's packet comes from. From
+/// then on that node tells its pods, what they send arrives, and an agent that starts again knows it still.
+pub(in crate::cluster) fn narrow_way_between_nodes(context: &Context<'_>) -> Judged {
+    let nodes = context.target.nodes();
+    let [here, beyond, _] = &nodes[..] else { return Err(Stop::broken("there are not three nodes")) };
+    let two = [here.clone(), beyond.clone()];
+    let carriers: &[&str] = if context.scale.kills < Scale::FULL.kills { &["geneve"] } else { &["vxlan", "geneve"] };
+    let mut seen = Vec::new();
+    for carrier in carriers {
+        context.target.configure(&format!("backends: {{routing: {carrier}}}\n"))?;
+        are_reached_by(context, &nodes, carrier)?;
+        let pods = context.start_on(&two, &format!("{carrier}-way"), 1)?;
+        let [a, b] = &pods[..] else { return Err(Stop::broken("there are not two pods")) };
+        let _narrow = NarrowWay::new(context, &two)?;
+        let passed = discovered_and_passed(context, a, b)?;
+        context.until(&format!("{} to say who told it", here.name), || {
+            Ok(match status(context, &here.name) {
+                Ok(status) => match status.routing.path_mtus.get(&beyond.name) {
+                    Some(told) if told.contains("a router on the way") => Ok(()),
+                    other => Err(format!("{other:?}")),
+                },
+                Err(stop) => Err(stop.to_string()),
+            })
+        })?;
+        context.target.restart_agents()?;
+        for is_ipv4 in context.families() {
+            discovered(context, a, b, is_ipv4)?;
+        }
+        no_black_hole_seen_from(context, here)?;
+        seen.push(format!("{carrier}: {passed}"));
     }
     Ok(seen.join("; "))
 }

@@ -7,8 +7,8 @@ use crate::{
     ip::{Header, Ip, V4, V6, ethertype},
     packet::Packet,
     tables::Tables,
-    tunnel::{self, decap},
-    verdict::{Kind, Outcome},
+    tunnel::{self, decap, told},
+    verdict::{Kind, Outcome, Stop},
 };
 
 /// A packet in from the network. After [`Kind::Decapsulate`] it is to be stripped, and goes on at
@@ -44,6 +44,9 @@ fn in_from_network<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &
     // A slot program gets, and hands back, what was inside.
     if is_underlay && start == 0 {
         decap::outside::<I>(packet, tables, out, &header)?;
+        if told::is_told::<I>(packet, tables, &header) {
+            return Err(to_underlay(tables, out, is_for_pods));
+        }
     }
     if !is_for_pods {
         return Err(out.stop(Kind::Pass, 0));
@@ -67,6 +70,21 @@ fn in_from_network<I: Ip>(packet: &mut impl Packet, tables: &impl Tables, out: &
         }
         _ => Err(out.stop(Kind::Pass, 0)),
     }
+}
+
+/// The end of a router's word about a tunnel: the stack may want to hear it as well. It is the node's own, so that nothing
+/// has to be looked up for it; a way of its own through the rest would cost the verifier that much again.
+#[inline(always)]
+fn to_underlay(tables: &impl Tables, out: &mut Outcome, is_for_pods: bool) -> Stop {
+    out.is_told = true;
+    if is_for_pods {
+        for stage in [Stage::RevNat, Stage::HostFwIn] {
+            if let Err(stop) = slot(tables, out, 0, stage) {
+                return stop;
+            }
+        }
+    }
+    out.stop(Kind::Pass, 0)
 }
 
 /// A packet of the node's own stack on `cilium_host`: to a pod of this node, or by tunnel to one of another. The stack has

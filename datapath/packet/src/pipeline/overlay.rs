@@ -34,7 +34,7 @@ pub(super) fn limit(tables: &impl Tables, out: &mut Outcome, found: &IpcacheValu
 
 /// What the underlay carries on the way to a prefix in bytes: the own uplink's MTU, or less where that is known.
 #[inline(always)]
-fn underlay_mtu(tables: &impl Tables, found: &IpcacheValue) -> u32 {
+pub(crate) fn underlay_mtu(tables: &impl Tables, found: &IpcacheValue) -> u32 {
     let (own, known) = (tables.mtu(), u32::from(found.mtu));
     if known != 0 && known < own { known } else { own }
 }

@@ -193,6 +193,20 @@ pub fn icmp(kind: u8, data: usize) -> Vec<u8> {
     out
 }
 
+/// A router's word that a packet, of which it quotes something, was too big for a way of so many bytes (RFC 1191 section 4,
+/// RFC 4443 section 3.2).
+#[must_use]
+pub fn too_big(router: &str, to: &str, mtu: u16, quote: &[u8]) -> Draft {
+    let is_ipv4 = !router.contains(':');
+    let mut payload = if is_ipv4 { vec![3, 4, 0, 0, 0, 0] } else { vec![2, 0, 0, 0, 0, 0] };
+    payload.extend(mtu.to_be_bytes());
+    payload.extend(quote);
+    let mut message = draft(router, to, if is_ipv4 { 1 } else { 58 }, payload);
+    let sum = if is_ipv4 { checksum(&message.payload) } else { checksum_v6(&message) };
+    message.payload[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
+}
+
 /// An ARP packet of operation `op` to everyone.
 #[must_use]
 pub fn arp(op: u8, sender: &str, target: &str) -> Vec<u8> {
