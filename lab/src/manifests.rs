@@ -39,7 +39,8 @@ pub(crate) fn config(spec: &Spec) -> Result<BTreeMap<String, String>, LabError> 
     let mut map = to_config_map(&text)?;
     map.entry("k8s-api-server".to_owned()).or_insert_with(|| api_url(spec.families));
     // What every agent would refuse is told at once, or the lab would wait for agents that go on with what they had.
-    Config::load(&Sources { flags: map.clone().into_iter().collect(), ..Sources::default() })?;
+    let checked = Config::load(&Sources { flags: map.clone().into_iter().collect(), ..Sources::default() });
+    checked.map_err(|error| refused(error.to_string().replace("flag --", "cilium-config, ")))?;
     Ok(map)
 }
 

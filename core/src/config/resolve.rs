@@ -26,7 +26,11 @@ pub(super) fn resolve(layers: Layers) -> Result<Config, ConfigError> {
     let selection = checked.selection();
     checked.backend_keys(&selection);
     let sections = checked.sections();
-    checked.contradictions(&selection);
+    // A default that stands in for a refused value contradicts what was never meant to go with it.
+    let is_refused = |problem: &Problem| matches!(problem, Problem::Invalid { .. } | Problem::NotBuilt { .. });
+    if !checked.problems.iter().any(is_refused) {
+        checked.contradictions(&selection);
+    }
     checked.cluster_pools();
     if checked.problems.is_empty() {
         Ok(checked.config(selection, sections))

@@ -36,6 +36,7 @@ const TABLE: &[Image] = &[
     image("debian", &[], &["/bin/bash"]),
     image("ubuntu", &[], &["/bin/bash"]),
     image("curlimages/curl", &[], &["curl"]),
+    Image { name: "kinesin/kinesin", entrypoint: &[], cmd: &["kinesin-agent"], has_kinesin: true },
     Image { name: "kinesin/kinesin-agent", entrypoint: &[], cmd: &["kinesin-agent"], has_kinesin: true },
     Image { name: "kinesin/kinesin-operator", entrypoint: &[], cmd: &["kinesin-operator"], has_kinesin: true },
 ];
@@ -122,6 +123,7 @@ mod tests {
             ("traefik/whoami", "traefik/whoami"),
             ("registry.k8s.io/pause:3.9", "pause"),
             ("quay.io/kinesin/kinesin-agent:v0.1.0@sha256:12", "kinesin/kinesin-agent"),
+            ("kinesin/kinesin:0.1.0", "kinesin/kinesin"),
         ] {
             assert_eq!(find(text).map(|i| i.name), Ok(want), "{text}");
         }

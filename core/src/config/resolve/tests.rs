@@ -228,6 +228,13 @@ fn refusals_name_key_reason_and_remedy() {
 }
 
 #[test]
+fn a_refused_value_is_blamed_for_no_contradiction() {
+    let error =
+        Dir::with(&[("routing-mode", "natve"), ("auto-direct-node-routes", "true")]).load().expect_err("refused");
+    assert_eq!(error.problems.len(), 1, "{error}");
+}
+
+#[test]
 fn all_problems_are_reported_together() {
     let error = Dir::with(&[("mtu", "x"), ("debug", "x"), ("nonsense", "x")]).load().expect_err("three problems");
     assert_eq!(error.problems.len(), 3);
