@@ -52,6 +52,7 @@ async fn run_suite(global: &Global, args: ConformanceArgs) -> anyhow::Result<Exi
         print(&render(global.output, &rows(&list), |_| list_text(&list))?)?;
         return Ok(ExitCode::SUCCESS);
     }
+    has_room_for_files(&args)?;
     let wanted = run::list(&options).map_err(anyhow::Error::msg)?.iter().map(|(_, cases)| cases.len()).sum();
     let terminal = std::sync::Arc::new(Terminal::new(wanted));
     terminal.line(&format!("{wanted} cases, seed {}", options.seed));
@@ -68,8 +69,9 @@ async fn run_suite(global: &Global, args: ConformanceArgs) -> anyhow::Result<Exi
         }
     };
     let results = results.map_err(anyhow::Error::msg)?;
-    write_files(&args, &results)?;
+    // First what needs no disk: a run of minutes must not be lost with a file.
     print(&shown(global.output, &results)?)?;
+    write_files(&args, &results)?;
     let (passed, failed, skipped) = results.tally();
     let is_over = terminal.over.load(Ordering::Relaxed);
     let broken_off = if is_over { ", broken off" } else { "" };
@@ -120,6 +122,19 @@ fn options(global: &Global, args: &ConformanceArgs) -> anyhow::Result<Options> {
         // Short enough to be typed again.
         seed: args.seed.unwrap_or_else(|| clock().as_micros() as u64 % 1_000_000_000),
     })
+}
+
+/// Refuses files that could not be written at the end of the run.
+fn has_room_for_files(args: &ConformanceArgs) -> anyhow::Result<()> {
+    for path in [&args.junit, &args.markdown, &args.html, &args.report].into_iter().flatten() {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        anyhow::ensure!(
+            parent.is_none_or(std::path::Path::is_dir) && !path.is_dir(),
+            "cannot write {}: give a file in a directory that exists",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 fn write_files(args: &ConformanceArgs, results: &Results) -> anyhow::Result<()> {
