@@ -1,12 +1,13 @@
 //! What the node tells the cluster: its CiliumNode, and a CiliumEndpoint per pod.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use kinesin_cluster::{ClusterError, EndpointPublication, EndpointPublisher, NodePublication};
+use kinesin_cluster::{ClusterError, ClusterNode, EndpointPublication, EndpointPublisher, NodePublication, Table};
 use kinesin_core::{ipam::Owner, values::Identity};
 use tokio::sync::Mutex;
 
@@ -20,6 +21,8 @@ use crate::{
 pub(crate) const NODE: &str = "publish-node";
 /// How often the node is published although nothing has changed. An object that was deleted is missed far sooner.
 const REPEAT: Duration = Duration::from_secs(300);
+/// How long the watch may take to tell what was published.
+const ECHO: Duration = Duration::from_secs(5);
 /// See [`NODE`].
 pub(crate) const ENDPOINTS: &str = "publish-endpoints";
 
@@ -98,15 +101,17 @@ fn boot_id() -> String {
 pub(crate) struct Node {
     engine: Arc<Engine>,
     client: kube::Client,
+    /// What the cluster sees of it.
+    nodes: Table<ClusterNode>,
     last: Mutex<Option<(Instant, NodePublication)>>,
 }
 
 impl Node {
-    pub(crate) fn new(engine: Arc<Engine>, client: kube::Client) -> Self {
-        Self { engine, client, last: Mutex::default() }
+    pub(crate) fn new(engine: Arc<Engine>, client: kube::Client, nodes: Table<ClusterNode>) -> Self {
+        Self { engine, client, nodes, last: Mutex::default() }
     }
 
-    /// Writes what has changed, and everything after [`REPEAT`], in case somebody else changed it.
+    /// Writes what has changed, what somebody else has written over, and everything after [`REPEAT`].
     pub(crate) async fn publish(&self) -> Result<(), ClusterError> {
         let Some(publication) = node(&self.engine, &*self.engine.state().await) else { return Ok(()) };
         let mut last = self.last.lock().await;
@@ -114,13 +119,36 @@ impl Node {
             *last = None;
         }
         if last.as_ref().is_some_and(|(when, told)| when.elapsed() < REPEAT && *told == publication) {
-            return Ok(());
+            // What was told a moment ago may not have come back yet.
+            let is_news = last.as_ref().is_some_and(|(when, _)| when.elapsed() < ECHO);
+            if is_news || is_seen(&publication, self.nodes.snapshot().items.get(&publication.name)) {
+                return Ok(());
+            }
+            tracing::warn!(
+                node = publication.name,
+                "somebody has written over what this node says of itself; it is said again"
+            );
         }
         *last = None;
         kinesin_cluster::publish_node(&self.client, &publication).await?;
         *last = Some((Instant::now(), publication));
         Ok(())
     }
+}
+
+/// Whether the cluster sees the node as it told of itself. One that is not there, or not yet, is somebody else's concern.
+fn is_seen(told: &NodePublication, seen: Option<&ClusterNode>) -> bool {
+    let same =
+        |one: &[IpAddr], other: &[IpAddr]| one.iter().collect::<BTreeSet<_>>() == other.iter().collect::<BTreeSet<_>>();
+    seen.is_none_or(|seen| {
+        same(&told.internal_ips, &seen.addresses)
+            && same(&told.router, &seen.router)
+            && same(&told.health, &seen.health)
+            // What the node does not tell belongs to whoever does.
+            && [(&told.carrier, &seen.carrier), (&told.accepts, &seen.accepts), (&told.mtu, &seen.mtu)]
+                .into_iter()
+                .all(|(told, seen)| told.is_empty() || told == seen)
+    })
 }
 
 /// Tells the cluster of the node's pods, and remembers what it told.
@@ -156,5 +184,45 @@ impl Endpoints {
             *known = Some((node_ip, publisher));
         }
         outcome.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_has_written_over_is_seen() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let told = NodePublication {
+            name: "w1".to_owned(),
+            internal_ips: vec![ip("10.0.0.1"), ip("fd00::1")],
+            router: vec![ip("10.244.0.1")],
+            carrier: "vxlan:8472".to_owned(),
+            ..NodePublication::default()
+        };
+        let seen = ClusterNode {
+            name: "w1".to_owned(),
+            // In another order, and with what the node does not tell.
+            addresses: vec![ip("fd00::1"), ip("10.0.0.1")],
+            router: told.router.clone(),
+            health: Vec::new(),
+            pod_cidrs: vec!["10.244.0.0/24".parse().expect("a network")],
+            carrier: told.carrier.clone(),
+            accepts: String::new(),
+            mtu: "1400".to_owned(),
+            created_unix_seconds: None,
+            boot_id: String::new(),
+            problems: Vec::new(),
+        };
+        assert!(is_seen(&told, None) && is_seen(&told, Some(&seen)));
+        for other in [
+            ClusterNode { addresses: vec![ip("10.0.0.1")], ..seen.clone() },
+            ClusterNode { router: Vec::new(), ..seen.clone() },
+            ClusterNode { health: vec![ip("10.244.0.2")], ..seen.clone() },
+            ClusterNode { carrier: "nonsense".to_owned(), ..seen.clone() },
+        ] {
+            assert!(!is_seen(&told, Some(&other)), "{other:?}");
+        }
     }
 }

@@ -326,7 +326,7 @@ fn start_loops(
         tasks.spawn(connectivity::run(engine.clone(), watches.clone(), stop.clone()));
     }
 
-    let node = Arc::new(publish::Node::new(engine.clone(), client.clone()));
+    let node = Arc::new(publish::Node::new(engine.clone(), client.clone(), watches.cluster_nodes()));
     tasks.spawn(spec(publish::NODE, &engine.wakes.node, PUBLISH_PERIOD).run(move || {
         let node = node.clone();
         async move { node.publish().await }

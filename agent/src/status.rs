@@ -27,7 +27,7 @@ pub(crate) async fn response(engine: &Engine, watches: &Watches) -> StatusRespon
     let drops = drops(engine.backends.chassis.counters().await.unwrap_or_default());
     let state = engine.state().await;
     StatusResponse {
-        cilium: agent(engine, &state),
+        cilium: agent(engine, watches, &state),
         kubernetes: kubernetes(watches),
         ipam: ipam(engine, &state),
         routing: routing(engine, &state),
@@ -43,7 +43,7 @@ pub(crate) async fn response(engine: &Engine, watches: &Watches) -> StatusRespon
     }
 }
 
-fn agent(engine: &Engine, state: &State) -> Status {
+fn agent(engine: &Engine, watches: &Watches, state: &State) -> Status {
     if let Err(error) = state.datapath(&engine.controllers) {
         return Status { state: Word::Failure, msg: error.to_string() };
     }
@@ -60,10 +60,22 @@ fn agent(engine: &Engine, state: &State) -> Status {
         .chain(less)
         .chain(left)
         .chain(narrow)
+        .chain(unusable(watches))
         .chain(path_mtu::refused(state))
         .chain(endpoint::follow::told(state))
         .collect();
     Status { state: Word::Ok, msg: messages.join("; ") }
+}
+
+/// What of other nodes' objects cannot be used.
+fn unusable(watches: &Watches) -> Vec<String> {
+    let nodes = watches.cluster_nodes().snapshot();
+    let parts = nodes.items.values().filter(|node| !node.problems.is_empty()).map(|node| {
+        let told: Vec<&str> = node.problems.iter().take(3).map(String::as_str).collect();
+        format!("the CiliumNode {} is taken without what cannot be used of it: {}", node.name, told.join(", "))
+    });
+    let wholes = nodes.rejected.iter().map(|(name, reason)| format!("the CiliumNode {name} cannot be used: {reason}"));
+    parts.chain(wholes).collect()
 }
 
 /// Least MTU of IPv6 in bytes (RFC 8200 section 5): no host can be told to send less.

@@ -8,7 +8,7 @@ use kube::{
     api::{ApiResource, DynamicObject},
 };
 
-use super::{parse_cidrs, parse_ip, part, push_once};
+use super::{parse_cidr, parse_ip, part, push_once};
 use crate::{
     crd::{CILIUM_INTERNAL_IP, CiliumNode, INTERNAL_IP, NodeSpec},
     table::Table,
@@ -45,6 +45,8 @@ pub struct ClusterNode {
     pub created_unix_seconds: Option<i64>,
     /// Boot ID; another one after a restart of the machine.
     pub boot_id: String,
+    /// Entries that cannot be used, each with its field; the node is known without them.
+    pub problems: Vec<String>,
 }
 
 /// Watches the CiliumNodes of all nodes, the own one among them.
@@ -68,7 +70,13 @@ impl ClusterNode {
 
 fn read(object: &DynamicObject) -> Result<ClusterNode, String> {
     let spec: NodeSpec = part(object, "spec")?;
-    let (mut addresses, mut router, mut health) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut addresses, mut router, mut health, mut pod_cidrs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    // A slip of somebody who edits the object must not cut off the whole node.
+    let mut problems = Vec::new();
+    let mut take = |list: &mut Vec<IpAddr>, field: &str, text: &str| match parse_ip(field, text) {
+        Ok(ip) => push_once(list, ip),
+        Err(problem) => problems.push(problem),
+    };
     for address in spec.addresses.unwrap_or_default() {
         let list = match address.r#type.as_str() {
             INTERNAL_IP => &mut addresses,
@@ -76,27 +84,33 @@ fn read(object: &DynamicObject) -> Result<ClusterNode, String> {
             // Hostname and ExternalIP do not carry pods; a host name is no address anyway.
             _ => continue,
         };
-        push_once(list, parse_ip("spec.addresses", &address.ip)?);
+        take(list, "spec.addresses", &address.ip);
     }
     let said = spec.health.unwrap_or_default();
     for text in [said.ipv4, said.ipv6].into_iter().flatten().filter(|text| !text.is_empty()) {
-        push_once(&mut health, parse_ip("spec.health", &text)?);
+        take(&mut health, "spec.health", &text);
     }
     let ipam = spec.ipam.unwrap_or_default();
     let allocated = ipam.pools.and_then(|pools| pools.allocated).unwrap_or_default();
     let of_pools = allocated.into_iter().flat_map(|pool| pool.cidrs.unwrap_or_default());
-    let texts: Vec<String> = ipam.pod_cidrs.unwrap_or_default().into_iter().chain(of_pools).collect();
+    for text in ipam.pod_cidrs.unwrap_or_default().into_iter().chain(of_pools) {
+        match parse_cidr("spec.ipam", &text) {
+            Ok(cidr) => push_once(&mut pod_cidrs, cidr),
+            Err(problem) => problems.push(problem),
+        }
+    }
     Ok(ClusterNode {
         name: object.name_any(),
         addresses,
         router,
         health,
-        pod_cidrs: parse_cidrs("spec.ipam", &texts)?,
+        pod_cidrs,
         carrier: annotation(object, CARRIER_PREFERRED),
         accepts: annotation(object, CARRIERS_ACCEPTED),
         mtu: annotation(object, UPLINK_MTU),
         created_unix_seconds: object.creation_timestamp().map(|time| time.0.as_second()),
         boot_id: spec.bootid.unwrap_or_default(),
+        problems,
     })
 }
 
@@ -150,10 +164,23 @@ mod tests {
     }
 
     #[test]
+    fn entry_that_cannot_be_used_costs_only_itself() {
+        let read = node(json!({
+            "addresses": [{"type": "InternalIP", "ip": "x"}, {"type": "InternalIP", "ip": "10.0.0.1"}],
+            "health": {"ipv4": "y"},
+            "ipam": {"podCIDRs": ["10.0.0.0", "10.244.0.0/24"]},
+        }))
+        .expect("a node");
+        assert_eq!((read.addresses.len(), read.health.len(), read.pod_cidrs.len()), (1, 0, 1));
+        assert_eq!(read.problems.len(), 3, "{:?}", read.problems);
+        for word in ["spec.addresses: \"x\"", "spec.health: \"y\"", "spec.ipam: \"10.0.0.0\""] {
+            assert!(read.problems.iter().any(|problem| problem.contains(word)), "{word}: {:?}", read.problems);
+        }
+    }
+
+    #[test]
     fn garbage_is_a_reason_and_unknown_fields_are_none() {
-        assert!(node(json!({"addresses": [{"type": "InternalIP", "ip": "x"}]})).is_err());
         assert!(node(json!({"addresses": "x"})).is_err());
-        assert!(node(json!({"ipam": {"podCIDRs": ["10.0.0.0"]}})).is_err());
         assert!(node(json!({"eni": {"vpc-id": "v"}, "tomorrow": [1]})).is_ok());
     }
 }
