@@ -189,6 +189,9 @@ pub(crate) enum EngineError {
     /// The chassis refused.
     #[error(transparent)]
     Chassis(#[from] ChassisError),
+    /// No device leads to other nodes.
+    #[error("pods of other nodes cannot be reached: {0}")]
+    NoUplink(String),
     /// Routing failed as a whole.
     #[error(transparent)]
     Routing(#[from] RoutingError),

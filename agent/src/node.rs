@@ -1,5 +1,7 @@
 //! What this node is, as the kernel tells it: devices that lead to other nodes, and its own addresses.
 
+mod no_uplink;
+
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
@@ -15,6 +17,8 @@ pub(crate) struct NodeLinks {
     pub(crate) addresses: Vec<IpAddr>,
     /// Networks of those addresses.
     pub(crate) networks: Vec<IpNet>,
+    /// Why there is no uplink, if there is none, and the way out.
+    pub(crate) no_uplink: Option<String>,
 }
 
 /// The node's devices now; `internal_ips` are its addresses in Kubernetes, as far as they are known. What the kernel has is
@@ -83,6 +87,7 @@ fn fold_links(
         }
     }
     NodeLinks {
+        no_uplink: uplinks.is_empty().then(|| no_uplink::reason(config, internal_ips, links, addresses)),
         uplinks: uplinks.into_iter().cloned().collect(),
         addresses: own.iter().map(|(_, address)| address.addr()).collect(),
         networks: own.iter().map(|(_, address)| address.trunc()).collect(),
@@ -117,12 +122,12 @@ mod tests {
 
     use super::*;
 
-    fn config(flags: &[(&str, &str)]) -> Config {
+    pub(super) fn config(flags: &[(&str, &str)]) -> Config {
         let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         Config::load(&Sources { flags, ..Sources::default() }).expect("valid")
     }
 
-    fn link(index: u32, name: &str) -> Link {
+    pub(super) fn link(index: u32, name: &str) -> Link {
         Link {
             index,
             name: name.to_owned(),
