@@ -10,6 +10,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use kinesin_core::causes::with_causes;
 use kinesin_netlink::{BEFORE_TUNNELS, Link, LinkKind, NetNs, Netlink, NetlinkError, TABLE_MAIN, switch_features};
 
 use super::{
@@ -41,6 +42,18 @@ pub(crate) enum InsideError {
         /// The path.
         path: PathBuf,
         /// What tells.
+        reason: String,
+    },
+    /// The runtime has told it by a process, and that is another one here, or none.
+    #[error(
+        "the runtime has told its network namespace by a process ({}), which this agent does not see: {reason}; a pod that is \
+         restarted gets the present MTU, and a runtime that keeps namespaces in /var/run/netns has no such pods",
+        .path.display()
+    )]
+    ByProcess {
+        /// The path.
+        path: PathBuf,
+        /// What came of trying.
         reason: String,
     },
     /// It took too long.
@@ -76,7 +89,14 @@ impl Inside {
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
-        Err(first_error.unwrap_or(InsideError::NoPath))
+        let told = Path::new(&record.request.container_netns_path);
+        match first_error {
+            // An agent in a container has a `/proc` of its own.
+            Some(error @ (InsideError::Open(_) | InsideError::Foreign { .. })) if told.starts_with("/proc") => {
+                Err(InsideError::ByProcess { path: told.to_owned(), reason: with_causes(&error) })
+            }
+            error => Err(error.unwrap_or(InsideError::NoPath)),
+        }
     }
 
     async fn open(path: &Path, record: &Record, host: &Link) -> Result<Self, InsideError> {
@@ -186,6 +206,33 @@ fn everything(is_ipv4: bool) -> IpNet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::tests::record;
+
+    #[tokio::test]
+    async fn a_namespace_that_is_told_by_a_process_of_another_view_is_named_with_the_way_out() {
+        let host = Link {
+            index: 7,
+            name: "lxc7".to_owned(),
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            up: true,
+            loopback: false,
+            noarp: false,
+            ethernet: true,
+            kind: LinkKind::Veth,
+            peer_index: Some(2),
+            master_index: None,
+        };
+        let mut record = record(7, "10.0.0.7");
+        for (path, parts) in [
+            ("/proc/0/ns/net", &["by a process (/proc/0/ns/net)", "No such file", "restarted", "/var/run/netns"][..]),
+            ("/run/netns/none-such", &["cannot be opened", "/run/netns/none-such"]),
+        ] {
+            path.clone_into(&mut record.request.container_netns_path);
+            let told = with_causes(&Inside::find(&record, &host).await.expect_err("no such file"));
+            assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+        }
+    }
 
     #[test]
     fn a_namespace_is_looked_for_under_both_names_of_its_directory() {

@@ -1,6 +1,7 @@
 //! Devices of the node that change under the agent.
 
 use ipnet::IpNet;
+use kinesin_agent_api::types::StatusResponse;
 use kinesin_netlink::{Link, Netlink};
 
 use crate::{
@@ -69,4 +70,27 @@ fn a_router_address_that_is_not_received_is_named_and_holds_no_pod() {
     };
     until("the node reaches its pods by it again", is_led);
     pod.del(&node).ok();
+}
+
+/// What was looked for is named with what comes nearest, and pods on the node are connected all the same.
+#[test]
+fn an_uplink_that_is_down_is_named() {
+    let mut node = Node::new();
+    let cluster = Cluster::new(&node, &CIDRS);
+    node.start();
+    node.ready();
+    cluster.set_peer(&node, "vxlan:8472");
+    node.status_when("routed", |status| status.routing.peers == 1);
+    node.shell("ip link set eth0 down");
+    let failing = |status: &StatusResponse| {
+        let failing = status.controllers.iter().find(|found| found.consecutive_errors > 0);
+        failing.map(|found| found.message.clone()).unwrap_or_default()
+    };
+    let told = failing(&node.status_when("told", |status| failing(status).contains("eth0")));
+    for part in ["no device that is up has the node's address 192.168.10.100", "\"eth0\" is down; set it up"] {
+        assert!(told.contains(part), "{told}");
+    }
+    Pod::new("c1").add(&node).ok();
+    node.shell("ip link set eth0 up");
+    node.status_when("well", |status| failing(status).is_empty());
 }
