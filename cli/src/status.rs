@@ -374,6 +374,19 @@ IPv4 BIG TCP: ";
     }
 
     #[test]
+    fn narrow_ways_are_counted_and_named_when_asked() {
+        let mut status = sample();
+        assert!(!render(&status, true).contains("Path MTU"));
+        status.routing.path_mtus = text(&[("w2", "1400 bytes, as it announces"), ("w3", "1380 bytes,\tas\nsaid")]);
+        let (brief, whole) = (render(&status, false), render(&status, true));
+        for found in [&brief, &whole] {
+            assert!(found.contains("Path MTU:               less than this node's to 2 node(s)\n"), "{found}");
+        }
+        assert!(!brief.contains("w2") && whole.contains("1400 bytes, as it announces\n"), "{whole}");
+        assert!(whole.contains("1380 bytes, as said\n"), "{whole}");
+    }
+
+    #[test]
     fn agent_that_is_not_well_is_named() {
         let mut status = sample();
         status.cilium = Status { state: State::Failure, msg: "no pod CIDR".to_owned() };

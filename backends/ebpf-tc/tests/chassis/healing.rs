@@ -196,7 +196,7 @@ fn chassis_3_pins_are_put_back_without_loss_and_serve_the_next_agent() {
                 }
             }
         });
-        assert_eq!(node.apply().expect("apply").changes, 14, "{ways:?}: seven maps, a generation, six programs");
+        assert_eq!(node.apply().expect("apply").changes, 15, "{ways:?}: eight maps, a generation, six programs");
         assert_eq!(node.apply().expect("apply").changes, 0, "{ways:?}");
         node.restart();
         assert!(node.apply().expect("apply").failed.is_empty());

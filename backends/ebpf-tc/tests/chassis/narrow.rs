@@ -1,6 +1,6 @@
 //! A node on the same link whose uplink carries less than this one's: its pods are reached by packets that fit.
 
-use std::net::UdpSocket;
+use std::{net::UdpSocket, time::Duration};
 
 use kinesin_core::values::{Carrier, Family};
 use kinesin_netlink::{Netlink, Route};
@@ -16,7 +16,7 @@ use crate::{
 const NARROW: u32 = 1400;
 
 /// Datagrams until one counts as lost.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 20;
 
 /// Makes the second node's uplink narrow, as both nodes come to know.
 fn narrow(a: &mut Node, b: &mut Node) {
@@ -70,6 +70,7 @@ fn reached_by_what_fits(a: &mut Node, b: &mut Node, fits: u32, what: &str) {
         );
     }
     let listener = to.udp(Family::V4, 0);
+    listener.set_read_timeout(Some(Duration::from_secs(1))).expect("timeout");
     let port = listener.local_addr().expect("address").port();
     let is_received = (0..ATTEMPTS).any(|_| {
         send_without_df(&from, to.ip(Family::V4), port, 1460);
@@ -81,6 +82,7 @@ fn reached_by_what_fits(a: &mut Node, b: &mut Node, fits: u32, what: &str) {
 
 /// Whether a datagram arrives whole; the first ones may be lost while a busy machine finds its neighbours.
 fn arrives(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) -> bool {
+    to.set_read_timeout(Some(Duration::from_secs(1))).expect("timeout");
     (0..ATTEMPTS).any(|_| {
         // After an error the kernel tells of it once, and then cuts what is too long.
         let _ = from.send_to(payload, to.local_addr().expect("address"));
