@@ -1,12 +1,12 @@
 //! `cilium_vxlan` and `cilium_geneve`, the kernel's own devices for tunnels.
 //!
 //! Where the kernel puts tunnels on and takes them off (`tunnel_path.rs`), packets go through them. Elsewhere they carry
-//! hardly anything, and are there all the same: while one is up, the kernel listens on its port, and merges segments that come in
-//! by the tunnel (GRO) before `from_netdev` takes them out of it, which makes a TCP stream faster (`README.md`). What is not
-//! meant for a device and reaches it is dropped by `from_overlay`.
+//! hardly anything, and are there all the same: while one is up, the kernel listens on its port, and merges segments that
+//! come in by the tunnel (GRO) before `from_netdev` takes them out of it, which makes a TCP stream faster (`README.md`). What
+//! is not meant for a device and reaches it is dropped by `from_overlay`.
 //!
-//! Many kernels have no Geneve devices (CONFIG_GENEVE). There a VXLAN device listens on Geneve's port, [`STAND_IN`], for the
-//! merging alone. It can, since a Geneve header without options, which is what nodes send, is as long as VXLAN's, has the
+//! Some kernels have no Geneve devices (CONFIG_GENEVE). There a VXLAN device listens on Geneve's port, [`STAND_IN`]. It makes
+//! the kernel merge too, since a Geneve header without options, which is what nodes send, is as long as VXLAN's, has the
 //! network number in the same place, and an Ethernet frame behind it; and since the kernel compares the first word of these
 //! headers and does not read it (`vxlan_gro_receive`, Linux 6.1 to 6.18 `drivers/net/vxlan/`), unless remote checksum offload
 //! is on, which it is not. Behind options the kernel looks for the frame where they are, finds none, and merges nothing;
