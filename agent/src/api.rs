@@ -108,12 +108,16 @@ async fn nodes(State(app): State<App>) -> Answer {
 
 async fn endpoints(State(app): State<App>) -> Answer {
     let state = app.engine.state().await;
-    ok(&state.endpoints.values().map(|running| running.view()).collect::<Vec<_>>())
+    let pods = state.endpoints.values().map(|running| running.view());
+    ok(&pods.chain(state.health.iter().map(|health| health.view(&app.engine))).collect::<Vec<_>>())
 }
 
 async fn endpoint_get(State(app): State<App>, Path(id): Path<String>) -> Answer {
     let selector = selector(&id)?;
     let state = app.engine.state().await;
+    if let Some(health) = state.health.iter().find(|health| selector == Selector::Id(health.spec.id)) {
+        return ok(&health.view(&app.engine));
+    }
     let found = state.endpoints.values().find(|running| selector.matches(&running.record));
     ok(&found.ok_or_else(|| EngineError::NoEndpoint(selector.to_string()))?.view())
 }

@@ -9,8 +9,12 @@ use std::{
 };
 
 use ipnet::IpNet;
+use kinesin_agent_api::types::{
+    AddressPair, Endpoint, EndpointChangeRequest, EndpointIdentity, EndpointNetworking, EndpointState, EndpointStatus,
+};
 use kinesin_core::{
     chassis::EndpointSpec,
+    ipam::Owner,
     values::{Family, Identity, Mac},
 };
 use kinesin_netlink::{Link, NetNs, Netlink, NetlinkError, Route, RouteScope, VethSpec};
@@ -36,6 +40,37 @@ pub(crate) struct HealthEndpoint {
     /// Where it is.
     pub(crate) netns: Arc<NetNs>,
     _responders: Vec<AbortOnDropHandle<()>>,
+}
+
+impl HealthEndpoint {
+    /// As the REST API shows it: like a pod's, but without a container.
+    pub(crate) fn view(&self, engine: &Engine) -> Endpoint {
+        let snapshots = engine.backends.ipam.snapshots();
+        let leases = snapshots.iter().flat_map(|(_, snapshot)| snapshot.leases.values());
+        let leased: Vec<_> =
+            leases.filter(|lease| lease.owner == Owner::Health).flat_map(|lease| &lease.addresses).collect();
+        let pool = |ip| leased.iter().find(|found| found.ip == ip).map(|found| found.block.pool.clone());
+        let addressing =
+            self.spec.addresses.iter().map(|ip| AddressPair { ip: *ip, pool: pool(*ip).unwrap_or_default() });
+        Endpoint {
+            id: self.spec.id.0,
+            spec: EndpointChangeRequest {
+                interface_name: self.spec.device.clone(),
+                interface_index: self.spec.ifindex,
+                host_mac: self.spec.host_mac.to_string(),
+                mac: self.spec.mac.to_string(),
+                netns_cookie: self.spec.netns_cookie,
+                ..EndpointChangeRequest::default()
+            },
+            status: EndpointStatus {
+                state: EndpointState::Ready,
+                message: String::new(),
+                networking: EndpointNetworking { addressing: addressing.collect(), ..EndpointNetworking::default() },
+                identity: EndpointIdentity { id: Identity::HEALTH.0, labels: vec!["reserved:health".to_owned()] },
+                restored: false,
+            },
+        }
+    }
 }
 
 /// Makes the health endpoint, or makes it anew when its device or its addresses have changed.

@@ -46,7 +46,11 @@ fn restart_without_the_api_server_serves() {
 
     node.start();
     node.ready();
-    let endpoints: Vec<Endpoint> = node.get("/endpoint");
+    let mut endpoints: Vec<Endpoint> = node.get("/endpoint");
+    let health = endpoints.extract_if(.., |endpoint| endpoint.spec.container_id.is_empty()).collect::<Vec<_>>();
+    assert!(health.len() == 1 && health[0].status.identity.labels == ["reserved:health"], "{health:?}");
+    let one: Endpoint = node.get(&format!("/endpoint/{}", health[0].id));
+    assert_eq!(one, health[0]);
     assert!(endpoints.len() == 2 && endpoints.iter().all(|endpoint| endpoint.status.restored), "{endpoints:?}");
     for (pod, result) in pods.iter().zip(&results) {
         assert_eq!(pod.add(&node).ok(), *result);

@@ -107,7 +107,8 @@ fn damaged_state_costs_no_more_than_what_it_held() {
     node.start();
     node.ready();
     assert!(node.said().contains("damaged state file"), "it is said");
-    let endpoints: Vec<kinesin_agent_api::types::Endpoint> = node.get("/endpoint");
+    let mut endpoints: Vec<kinesin_agent_api::types::Endpoint> = node.get("/endpoint");
+    endpoints.retain(|endpoint| !endpoint.spec.container_id.is_empty());
     assert_eq!(endpoints.len(), 2);
     // The runtime's next requests put everything right.
     for (pod, result) in pods.iter().zip(&results) {

@@ -29,7 +29,9 @@ pub struct Held {
 /// # Errors
 /// The first difference, or why one of the places cannot be read.
 pub fn held(site: &Site) -> Result<Held, String> {
-    let endpoints: Vec<Endpoint> = site.ask("/endpoint")?;
+    let mut endpoints: Vec<Endpoint> = site.ask("/endpoint")?;
+    // The node's own one has no container, and its addresses are counted below.
+    endpoints.retain(|endpoint| !endpoint.spec.container_id.is_empty());
     let rows: Vec<BpfEndpoint> = site.ask("/bpf/endpoint")?;
     let status: StatusResponse = site.ask("/healthz")?;
 
