@@ -21,9 +21,8 @@ use kinesin_core::registry::Registry;
 use crate::{
     endpoint::{lifecycle::Created, selector::Selector},
     engine::{Engine, EngineError},
-    listing, metrics,
-    startup::Watches,
-    status,
+    listing, metrics, status,
+    watches::Watches,
 };
 use answer::{Refused, body, created, ok};
 

@@ -17,7 +17,7 @@ use kinesin_core::values::Family;
 use kinesin_netlink::NetNs;
 use tokio_util::sync::CancellationToken;
 
-use crate::{engine::Engine, startup::Watches};
+use crate::{engine::Engine, watches::Watches};
 
 pub(crate) use record::Connectivity;
 pub(crate) use report::{metrics, status};

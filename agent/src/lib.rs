@@ -24,6 +24,7 @@ pub mod fuzzing;
 mod health;
 mod ipam;
 mod listing;
+mod loops;
 mod memory;
 mod metrics;
 mod node;
@@ -32,9 +33,11 @@ mod publish;
 mod reconcile;
 mod routing;
 mod selection;
+mod serve;
 mod startup;
 mod status;
 mod store;
+mod watches;
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode};
 

@@ -18,7 +18,7 @@ use crate::{
     connectivity, endpoint,
     engine::{Engine, State},
     path_mtu, routing,
-    startup::Watches,
+    watches::Watches,
 };
 
 /// Everything that `status` prints.
