@@ -23,6 +23,8 @@ pub(crate) const NODE: &str = "publish-node";
 const REPEAT: Duration = Duration::from_secs(300);
 /// How long the watch may take to tell what was published.
 const ECHO: Duration = Duration::from_secs(5);
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(100);
 /// See [`NODE`].
 pub(crate) const ENDPOINTS: &str = "publish-endpoints";
 
@@ -118,10 +120,9 @@ impl Node {
         if self.engine.node_missing.swap(false, Ordering::SeqCst) {
             *last = None;
         }
-        if last.as_ref().is_some_and(|(when, told)| when.elapsed() < REPEAT && *told == publication) {
-            // What was told a moment ago may not have come back yet.
-            let is_news = last.as_ref().is_some_and(|(when, _)| when.elapsed() < ECHO);
-            if is_news || is_seen(&publication, self.nodes.snapshot().items.get(&publication.name)) {
+        if let Some((when, told)) = last.as_ref().filter(|(when, told)| when.elapsed() < REPEAT && *told == publication)
+        {
+            if !self.is_written_over(*when, told).await {
                 return Ok(());
             }
             tracing::warn!(
@@ -133,6 +134,25 @@ impl Node {
         kinesin_cluster::publish_node(&self.client, &publication).await?;
         *last = Some((Instant::now(), publication));
         Ok(())
+    }
+}
+
+impl Node {
+    /// Whether the cluster sees something else than it was told. What was told a moment ago may not have come back yet, and
+    /// is waited for as long as there is no news, which has a turn of its own.
+    async fn is_written_over(&self, when: Instant, told: &NodePublication) -> bool {
+        loop {
+            if is_seen(told, self.nodes.snapshot().items.get(&told.name)) {
+                return false;
+            }
+            if when.elapsed() >= ECHO {
+                return true;
+            }
+            tokio::time::sleep(LOOK).await;
+            if node(&self.engine, &*self.engine.state().await).as_ref() != Some(told) {
+                return false;
+            }
+        }
     }
 }
 
