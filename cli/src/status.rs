@@ -380,9 +380,10 @@ IPv4 BIG TCP: ";
         status.routing.path_mtus = text(&[("w2", "1400 bytes, as it announces"), ("w3", "1380 bytes,\tas\nsaid")]);
         let (brief, whole) = (render(&status, false), render(&status, true));
         for found in [&brief, &whole] {
-            assert!(found.contains("Path MTU:               less than this node's to 2 node(s)\n"), "{found}");
+            let line = found.lines().find(|line| line.starts_with("Path MTU:")).unwrap_or_default();
+            assert!(line.ends_with(" less than this node's to 2 node(s)"), "{found}");
         }
-        assert!(!brief.contains("w2") && whole.contains("1400 bytes, as it announces\n"), "{whole}");
+        assert!(!brief.contains("1400 bytes") && whole.contains("1400 bytes, as it announces\n"), "{whole}");
         assert!(whole.contains("1380 bytes, as said\n"), "{whole}");
     }
 
