@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use kinesin_core::config::Config;
 use kinesin_netlink::{Link, Mirror, MirrorSpec, NetlinkError, Route, TABLE_MAIN};
 
+use crate::health;
+
 /// Devices and addresses of the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct NodeLinks {
@@ -96,7 +98,14 @@ fn fold_links(
 
 /// Devices of the pod network are no uplinks, and their addresses are not the node's.
 fn is_ours(name: &str) -> bool {
-    name.starts_with("lxc") || name.starts_with("cilium_")
+    is_pod_device(name) || name.starts_with("cilium_")
+}
+
+/// Whether a device has the name of a pod's host end, or is the health endpoint's. LXC's bridge is called `lxcbr0`.
+pub(crate) fn is_pod_device(name: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let is_host_end = |rest: &str| rest.len() == 12 && rest.bytes().all(is_digit);
+    name == health::DEVICE || name.strip_prefix("lxc").is_some_and(is_host_end)
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -176,5 +185,15 @@ mod tests {
         assert_eq!(found(&[("devices", "eth+")], "10.0.2.15").0, ["eth0", "eth1"]);
         let both = [("devices", "eth1"), ("force-device-detection", "true")];
         assert_eq!(found(&both, "10.0.2.15").0, ["eth0", "eth1"]);
+    }
+
+    #[test]
+    fn bridge_of_lxc_is_no_pods() {
+        for name in ["lxc_health", "lxc6a98cfd6ff60"] {
+            assert!(is_pod_device(name), "{name}");
+        }
+        for name in ["lxcbr0", "lxc", "lxc6A98CFD6FF60", "lxc6a98cfd6ff60a", "eth0"] {
+            assert!(!is_pod_device(name), "{name}");
+        }
     }
 }

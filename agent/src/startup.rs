@@ -28,7 +28,7 @@ use crate::{
     args::{Asked, Task},
     config_watch, device_watch,
     engine::Engine,
-    listing, loops, memory,
+    listing, loops, memory, node,
     selection::{self, Backends},
     serve,
     store::Store,
@@ -165,7 +165,7 @@ async fn cleanup(asked: Asked) -> anyhow::Result<()> {
     }
     match kinesin_netlink::Netlink::new() {
         Ok(netlink) => {
-            for device in netlink.links().await?.into_iter().filter(|link| link.name.starts_with("lxc")) {
+            for device in netlink.links().await?.into_iter().filter(|link| node::is_pod_device(&link.name)) {
                 if let Err(error) = netlink.delete_link(device.index).await {
                     left.push(error.to_string());
                 }

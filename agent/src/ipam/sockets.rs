@@ -57,8 +57,10 @@ mod tests {
 
     #[test]
     fn bound_sockets_are_found_until_they_are_closed() {
-        // Addresses of this machine's own loopback, of which nobody else uses these.
-        let (four, six): (IpAddr, IpAddr) = ("127.99.31.7".parse().expect("ip"), "::1".parse().expect("ip"));
+        // Addresses of this machine's own loopback; another run of this test, which has another number, has another one.
+        let [_, a, b, c] = std::process::id().to_be_bytes();
+        let four = IpAddr::V4(Ipv4Addr::new(127, a | 0x80, b, c.max(1)));
+        let six: IpAddr = "::1".parse().expect("ip");
         assert!(!uses(four).expect("readable"));
         let udp = UdpSocket::bind((four, 0)).expect("bound");
         assert!(uses(four).expect("readable"));
