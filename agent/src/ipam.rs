@@ -11,6 +11,7 @@ pub(crate) mod own;
 pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod publish;
+mod settle;
 pub(crate) mod sockets;
 pub(crate) mod waiters;
 

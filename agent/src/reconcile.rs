@@ -4,10 +4,12 @@
 //! One pass does all of it from the beginning, at start, after every change and once a minute, so that starting,
 //! reconfiguring and repairing are the same code.
 
+mod again;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,9 +17,9 @@ use ipnet::IpNet;
 use kinesin_agent_api::types::EndpointState;
 use kinesin_core::{
     chassis::{ChassisDesired, NodeSpec},
-    ipam::{BlockSource, IpamDesired, IpamError, IpamSnapshot},
+    ipam::IpamSnapshot,
     routing::{LocalNode, RoutingDesired, RoutingError},
-    values::{Carrier, Family},
+    values::Carrier,
 };
 use kinesin_netlink::{Link, Netlink};
 
@@ -30,7 +32,7 @@ use crate::{
     },
     engine::{Datapath, Engine, EngineError, State},
     health,
-    ipam::{own::OwnLeases, sockets},
+    ipam::own::OwnLeases,
     node::{self, NodeLinks},
     path_mtu,
     routing::{self, Former, Routed},
@@ -44,11 +46,6 @@ pub(crate) const PERIOD: Duration = Duration::from_secs(60);
 
 /// The device by which the node's own stack reaches pods, as Cilium names it.
 const HOST_DEVICE: &str = "cilium_host";
-/// How often it is looked whether anything uses a router address that was replaced.
-const UNUSED: Duration = Duration::from_secs(1);
-/// Wait after a pass that could not finish for reasons that go by themselves; it doubles up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// MTU where no device says one: Ethernet's.
 const DEFAULT_MTU: u32 = 1500;
 
@@ -141,98 +138,6 @@ impl Engine {
             self.remove(state, id).await?;
         }
         Ok(present)
-    }
-
-    /// Brings the modes to the blocks that the node has, and finds the node's own leases; beside them, what was wrong with
-    /// a block. Blocks that are refused leave IPAM as it was; a node that has some goes on with those, and says so.
-    pub(crate) async fn settle_ipam(
-        &self,
-        state: &mut State,
-        links: &NodeLinks,
-    ) -> Result<(OwnLeases, Option<IpamError>), EngineError> {
-        let refused = self.apply_blocks(state, links).await.err();
-        let last = state.datapath.as_ref().map(|last| last.router.clone()).unwrap_or_default();
-        let own = match (self.own_leases(&last).await, refused) {
-            (Err(error), refused) => return Err(refused.unwrap_or(error).into()),
-            (Ok(_), Some(error)) if state.datapath.is_none() && !state.resumed => return Err(error.into()),
-            (Ok(own), refused) => (own, refused),
-        };
-        state.node.leases.clone_from(&own.0.leases);
-        Ok(own)
-    }
-
-    /// Releases the node's own leases that were replaced, once nothing uses them, and saves the node.
-    pub(crate) async fn finish_ipam(
-        &self,
-        state: &mut State,
-        mut own: OwnLeases,
-        is_unused: bool,
-    ) -> Result<(), EngineError> {
-        if is_unused {
-            for lease in std::mem::take(&mut own.left) {
-                self.release(&lease).await?;
-            }
-        } else {
-            // They must outlive a crash while the health endpoint may still have them.
-            state.node.leases.extend(own.left.iter().cloned());
-        }
-        self.save_node(state)
-    }
-
-    /// Gives the preferred mode its blocks and lets the others drain. A block that is refused costs only itself.
-    async fn apply_blocks(&self, state: &mut State, links: &NodeLinks) -> Result<(), IpamError> {
-        self.backends.ipam.drain().await?;
-        let preferred = self.backends.ipam.preferred();
-        // Before the node's objects were seen, an earlier run's blocks are what there is.
-        let given = state.given_blocks.clone().unwrap_or_else(|| state.node.blocks.clone());
-        if given.is_empty() && preferred.source == BlockSource::NodePodCidrs {
-            // Told apart from an empty list that was given: nothing has been given yet.
-            return Err(self.nothing_given(preferred.source));
-        }
-        let mut reserved = links.addresses.clone();
-        reserved.extend(self.backends.ipam.leased_while_draining());
-        let mut desired = IpamDesired { blocks: given, reserved, node_networks: links.networks.clone() };
-        let mut refused = None;
-        loop {
-            match preferred.ipam.apply(&desired).await {
-                Ok(()) => break,
-                Err(IpamError::InvalidBlock { cidr, reason }) => {
-                    let before = desired.blocks.len();
-                    desired.blocks.retain(|block| block.cidr.trunc() != cidr.trunc());
-                    let hopeless = desired.blocks.len() == before || preferred.source == BlockSource::NodePodCidrs;
-                    let error = IpamError::InvalidBlock { cidr, reason };
-                    if hopeless {
-                        return Err(refused.unwrap_or(error));
-                    }
-                    refused.get_or_insert(error);
-                }
-                Err(error) => return Err(refused.unwrap_or(error)),
-            }
-        }
-        // Only what was accepted is saved: the next start takes it over before it can look at the node's networks.
-        state.node.blocks.clone_from(&desired.blocks);
-        match refused {
-            Some(error) => Err(error),
-            None if desired.blocks.is_empty() => Err(self.nothing_given(preferred.source)),
-            None => Ok(()),
-        }
-    }
-
-    /// What is waited for while there is no block.
-    fn nothing_given(&self, source: BlockSource) -> IpamError {
-        let node = &self.node_name;
-        let expected_from = match source {
-            BlockSource::NodePodCidrs => format!("spec.podCIDRs of the Node object {node:?}"),
-            BlockSource::GivenPodCidrs => {
-                format!("the operator, in spec.ipam.podCIDRs of the CiliumNode {node:?}; is cilium-operator running?")
-            }
-            BlockSource::GivenPools => format!(
-                "the operator, in spec.ipam.pools.allocated of the CiliumNode {node:?}; is cilium-operator running, and \
-                 is there a CiliumPodIPPool of the default pool's name?"
-            ),
-        };
-        let family = self.config.families.iter().next().unwrap_or(Family::V4);
-        IpamError::NotReady { family, expected_from }
     }
 
     fn plan(&self, state: &State, links: NodeLinks, own: &OwnLeases, carriers: &Carriers) -> Datapath {
@@ -392,48 +297,7 @@ impl Engine {
         }
     }
 
-    /// Wakes another pass soon if plugins were at work on pods or the chassis could not finish, later and later while that
-    /// stays so.
-    fn look_again_soon(self: &Arc<Self>, state: &mut State, is_early: bool) {
-        if !is_early && state.datapath.as_ref().is_none_or(|datapath| datapath.chassis.pending.is_empty()) {
-            state.unsettled_passes = 0;
-            return;
-        }
-        let wait = FIRST_WAIT.saturating_mul(1 << state.unsettled_passes.min(16)).min(LONGEST_WAIT);
-        state.unsettled_passes = state.unsettled_passes.saturating_add(1);
-        if self.is_looking_again.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let engine = Arc::downgrade(self);
-        tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            if let Some(engine) = engine.upgrade() {
-                engine.is_looking_again.store(false, Ordering::SeqCst);
-                engine.wakes.datapath.notify_one();
-            }
-        });
-    }
-
-    /// Wakes the next pass when no socket uses these addresses of the router any more.
-    fn look_again_when_unused(self: &Arc<Self>, addresses: Vec<IpAddr>) {
-        if addresses.is_empty() || self.is_waiting_for_sockets.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let engine = Arc::downgrade(self);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(UNUSED).await;
-                let Some(engine) = engine.upgrade() else { return };
-                if !addresses.iter().any(|ip| sockets::uses(*ip).unwrap_or(true)) {
-                    engine.is_waiting_for_sockets.store(false, Ordering::SeqCst);
-                    engine.wakes.datapath.notify_one();
-                    return;
-                }
-            }
-        });
-    }
-
-    fn save_node(&self, state: &State) -> Result<(), EngineError> {
+    pub(crate) fn save_node(&self, state: &State) -> Result<(), EngineError> {
         Ok(self.store.save_node(&state.node)?)
     }
 }
