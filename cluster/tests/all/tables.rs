@@ -124,7 +124,7 @@ async fn table_waits_for_the_api_server_and_for_the_definition() {
 }
 
 #[tokio::test]
-async fn garbage_is_rejected_with_its_reason_and_stops_nothing() {
+async fn entry_that_cannot_be_used_is_told_and_stops_nothing() {
     let mut cluster = Cluster::start().await;
     install_crds(&cluster.client).await.expect("definitions");
     publish_node(&cluster.client, &named("good")).await.expect("published");
@@ -139,14 +139,15 @@ async fn garbage_is_rejected_with_its_reason_and_stops_nothing() {
     create(&api, bad("10.0.0.999")).await;
     let mut table = watch_cluster_nodes(cluster.client.clone());
     let content = until(&mut table, "list", |content| content.synced).await;
-    assert!(content.items.keys().eq(["good"]));
-    assert_eq!(content.rejected["bad"], "spec.addresses: \"10.0.0.999\" is no IP address");
+    assert!(content.items.keys().eq(["bad", "good"]) && content.rejected.is_empty());
+    assert_eq!(content.items["bad"].problems, ["spec.addresses: \"10.0.0.999\" is no IP address"]);
+    assert!(content.items["bad"].addresses.is_empty() && content.items["good"].problems.is_empty());
     let mend = Patch::Merge(json!({"spec": bad("10.0.0.9")["spec"]}));
     api.patch("bad", &PatchParams::default(), &mend).await.expect("patched");
-    until(&mut table, "mended node", |content| content.items.len() == 2 && content.rejected.is_empty()).await;
+    until(&mut table, "mended node", |content| content.items["bad"].problems.is_empty()).await;
     let spoil = Patch::Merge(json!({"spec": bad("")["spec"]}));
     api.patch("bad", &PatchParams::default(), &spoil).await.expect("patched");
-    until(&mut table, "spoilt node", |content| content.items.len() == 1 && content.rejected.len() == 1).await;
+    until(&mut table, "spoilt node", |content| content.items["bad"].problems.len() == 1).await;
     publish_node(&cluster.client, &named("other")).await.expect("published");
     until(&mut table, "node after it", |content| content.items.contains_key("other")).await;
     cluster.down().await;
