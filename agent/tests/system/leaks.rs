@@ -56,7 +56,9 @@ fn a_leak_is_seen_wherever_it_is() {
     pod.add(&node).ok();
     let (held, before) = (consistent(&node), surroundings(&node));
     let told = || leaks::held(&site(&node)).expect_err("a leak");
-    let new = || surroundings(&node).difference(&before).cloned().collect::<Vec<_>>();
+    // What is planted below; the kernel's own route to a router's IPv6 address may come this late.
+    let is_planted = |leak: &&String| ["777", "10.77.7.", "process sleep"].iter().any(|part| leak.contains(part));
+    let new = || surroundings(&node).difference(&before).filter(is_planted).cloned().collect::<Vec<_>>();
 
     let file = node.path("/var/run/cilium/state/endpoints/777.json");
     fs::write(&file, "{}").expect("written");
@@ -95,7 +97,8 @@ fn a_leak_is_seen_wherever_it_is() {
     process.kill().expect("killed");
     process.wait().expect("waited");
 
-    assert_eq!((consistent(&node), surroundings(&node)), (held, before.clone()), "what was planted is gone");
+    assert_eq!((consistent(&node), new()), (held, Vec::new()), "what was planted is gone");
+    assert!(before.is_subset(&surroundings(&node)), "nothing else is");
     pod.del(&node).ok();
     nothing_left(&node);
 }
