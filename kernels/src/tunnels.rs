@@ -1,10 +1,12 @@
 //! The tests of tunnels that need devices and disciplines which not every kernel has: `backends/ebpf-tc/tests/chassis`,
-//! `stock.rs` and `disturbed.rs`.
+//! `stock.rs` and `disturbed.rs`; and one of `tunnel_merging.rs`, whose outcome is each kernel's own.
 
 use crate::message::Answer;
 
 /// What the test program is told to run.
-pub(crate) const FILTERS: [&str; 2] = ["stock::", "disturbed::"];
+pub(crate) const FILTERS: [&str; 3] = ["stock::", "disturbed::", MERGING];
+
+const MERGING: &str = "tunnel_merging::a_vxlan_device_on_geneves_port_is_what_merges_geneve";
 
 /// One test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub(crate) struct Test {
 }
 
 /// All of them.
-pub(crate) const TESTS: [Test; 7] = [
+pub(crate) const TESTS: [Test; 8] = [
     Test {
         name: "stock::the_kernels_vxlan_device_understands_us_and_we_it",
         says: "interop: the kernel's `vxlan` device with an id",
@@ -45,6 +47,7 @@ pub(crate) const TESTS: [Test; 7] = [
         name: "disturbed::streams_are_whole_in_geneve_though_the_network_loses_and_reorders",
         says: "loss, delay, reordering: `geneve`",
     },
+    Test { name: MERGING, says: "Geneve's segments are merged at a `vxlan` device on its port" },
 ];
 
 /// Whether each of [`TESTS`] passed, and what was said of those that did not.
