@@ -190,7 +190,7 @@ pub(crate) enum EngineError {
     #[error(transparent)]
     Chassis(#[from] ChassisError),
     /// No device leads to other nodes.
-    #[error("pods of other nodes cannot be reached: {0}")]
+    #[error("this node has no uplink, and reaches no pods of other nodes: {0}")]
     NoUplink(String),
     /// Routing failed as a whole.
     #[error(transparent)]
