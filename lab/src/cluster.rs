@@ -114,9 +114,10 @@ pub(crate) async fn wait_for_nodes(client: &Client, names: &[String], progress: 
     .await
 }
 
-/// Until an agent is ready on every node, and the operator is.
+/// Until an agent is ready on every node, and the operator is, and every node takes pods.
 pub(crate) async fn wait_for_system(client: &Client, nodes: usize, progress: &dyn Progress) -> Result<(), LabError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let objects: Api<Node> = Api::all(client.clone());
     let set: Api<DaemonSet> = Api::namespaced(client.clone(), "kube-system");
     let kind = GroupVersionKind::gvk("cilium.io", "v2", "CiliumNode");
     let published: Api<DynamicObject> =
@@ -144,11 +145,20 @@ pub(crate) async fn wait_for_system(client: &Client, nodes: usize, progress: &dy
                 let updated = set.status.as_ref().and_then(|status| status.updated_number_scheduled);
                 seen == set.metadata.generation && updated.is_some_and(|updated| usize::try_from(updated) == Ok(nodes))
             });
+            // A kubelet says so a moment after its agent; pods that start before would all go to the nodes that were quicker.
+            let objects = objects.list(&ListParams::default()).await.map_err(LabError::api("list nodes"))?.items;
+            let nodes_ready = objects.iter().filter(|node| is_node_ready(node)).count();
             let old = agents.iter().chain(&operators).filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
             Ok(Seen {
-                done: agents_ready == nodes && operators_ready == 1 && published == nodes && current && old == 0,
+                done: agents_ready == nodes
+                    && operators_ready == 1
+                    && published == nodes
+                    && nodes_ready == nodes
+                    && current
+                    && old == 0,
                 state: format!(
-                    "{agents_ready}/{nodes} agents, {operators_ready}/1 operator, {published}/{nodes} published{}",
+                    "{agents_ready}/{nodes} agents, {operators_ready}/1 operator, {published}/{nodes} published, \
+                     {nodes_ready}/{nodes} nodes ready{}",
                     troubles(agents.iter().chain(&operators))
                 ),
             })
@@ -254,6 +264,11 @@ fn has_label(pod: &Pod, key: &str, value: &str) -> bool {
     pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)).is_some_and(|found| found == value)
 }
 
+fn is_node_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
@@ -310,12 +325,11 @@ impl Lab {
             let on_node =
                 |pod: &&Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node.name());
             let agent = pods.iter().filter(on_node).find(|pod| has_label(pod, "k8s-app", "cilium"));
-            let conditions = object.iter().filter_map(|object| object.status.as_ref()?.conditions.as_ref()).flatten();
             NodeRow {
                 name: node.name().to_owned(),
                 addresses: node.addresses().to_vec(),
                 node: if node.holder().is_some() { "Up" } else { "Down" },
-                ready: conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+                ready: object.is_some_and(is_node_ready),
                 agent: match agent {
                     Some(pod) if is_ready(pod) => "Ready",
                     Some(_) => "NotReady",

@@ -128,11 +128,12 @@ pub(in crate::cluster) fn full_until_nodes_grow(context: &Context<'_>) -> Judged
         return Err(Stop::broken("a new range has moved blocks that nodes had"));
     }
     for (node, block) in workers.iter().zip(&before[1..]) {
-        let text = context.target.ask_agent(node, &["cilium-dbg", "status"])?;
+        // An agent that has just started may be busy with what it found.
         let line = format!("IPAM: IPv4: 3/6 allocated from {block},");
-        if !says(&text, &line) {
-            return Err(Stop::broken(format!("{node} does not say {line:?} but:\n{text}")));
-        }
+        context.until(&format!("{node} to say {line:?}"), || {
+            let text = context.target.ask_agent(node, &["cilium-dbg", "status"])?;
+            Ok(if says(&text, &line) { Ok(()) } else { Err(text) })
+        })?;
     }
 
     context.apply(&deployment("netshoot", 10))?;
@@ -177,10 +178,10 @@ pub(in crate::cluster) fn full_until_nodes_grow(context: &Context<'_>) -> Judged
         Ok(if listed.iter().all(|count| *count == 1) { Ok(()) } else { Err(format!("{listed:?}")) })
     })?;
     for node in &workers {
-        let left = leased(context, node)?;
-        if left != 2 {
-            return Err(Stop::broken(format!("{left} addresses are leased on {node} when all pods are gone")));
-        }
+        context.until(&format!("only the node's own addresses to be leased on {node}"), || {
+            let left = leased(context, node)?;
+            Ok(if left == 2 { Ok(()) } else { Err(format!("{left} are leased")) })
+        })?;
     }
 
     // All six blocks of the three ranges: one is the control plane's, and each worker has two addresses for itself.
