@@ -167,7 +167,7 @@ pub fn cases() -> &'static [Case] {
             &[TwoNodes, RestartAgent, ChangeMtu, Own],
             segments::narrow_way_between_nodes,
         )
-        .on(Spread::Own(&segments::LAB))
+        .on(Spread::Own(&segments::NARROW_LAB))
         .alone(),
         Case::new("path_mtu_is_discovered", &[TwoNodes, ChangeMtu], mtu::is_discovered).alone().everywhere(),
         Case::new("one_narrower_node_is_reached", &[TwoNodes, ChangeMtu], mtu::of_one_node)

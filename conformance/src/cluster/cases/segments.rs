@@ -35,6 +35,9 @@ ipam:
 ",
 };
 
+/// The same for the case in which nodes learn what the router carries, and know it for ten minutes.
+pub(in crate::cluster) const NARROW_LAB: OwnLab = OwnLab { name: "routed_narrow", ..LAB };
+
 /// With direct routes, which lead to neighbours alone.
 const DIRECT: &str = "backends: {routing: native}\n";
 /// What is no neighbour is left to the network.
