@@ -92,8 +92,8 @@ pub(crate) fn tunnels(input: &[u8]) {
 
 /// A router's word that a packet from the second of `ends` to the first was too big.
 fn told(ends: [&str; 2], mtu: u16, quote: &[u8]) {
-    let mut message =
-        too_big(if quote.first() == Some(&0x45) { "192.168.10.1" } else { "fd00::1" }, ends[1], mtu, quote);
+    let router = if ends[1].contains(':') { "fd00::1" } else { "192.168.10.1" };
+    let mut message = too_big(router, ends[1], mtu, quote);
     message.eth_destination = [0; 6];
     let packet = Buffer::new(message.bytes());
     let tables = node::tables();
