@@ -128,21 +128,10 @@ mod tests {
     use kinesin_netlink::LinkKind;
 
     use super::*;
+    use crate::node;
 
     fn link(index: u32, name: &str, mtu: u32) -> Link {
-        Link {
-            index,
-            name: name.to_owned(),
-            mac: [2, 0, 0, 0, 0, 1],
-            mtu,
-            up: true,
-            loopback: false,
-            noarp: false,
-            ethernet: true,
-            kind: LinkKind::Veth,
-            peer_index: None,
-            master_index: None,
-        }
+        Link { mtu, kind: LinkKind::Veth, ..node::tests::link(index, name) }
     }
 
     #[test]

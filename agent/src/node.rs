@@ -125,7 +125,7 @@ fn matches_pattern(pattern: &str, name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use kinesin_core::config::Sources;
     use kinesin_netlink::LinkKind;
 
@@ -136,7 +136,7 @@ mod tests {
         Config::load(&Sources { flags, ..Sources::default() }).expect("valid")
     }
 
-    pub(super) fn link(index: u32, name: &str) -> Link {
+    pub(crate) fn link(index: u32, name: &str) -> Link {
         Link {
             index,
             name: name.to_owned(),

@@ -108,9 +108,8 @@ pub(crate) fn told(state: &State) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use kinesin_netlink::{Link, LinkKind};
-
     use super::*;
+    use crate::node::tests::link;
 
     const V4: Families = Families { v4: true, v6: false };
 
@@ -150,20 +149,7 @@ mod tests {
 
     #[test]
     fn less_than_the_uplink_carries_is_announced_where_it_is_configured() {
-        let link = Link {
-            index: 2,
-            name: "eth0".to_owned(),
-            mac: [2, 0, 0, 0, 0, 1],
-            mtu: 1500,
-            up: true,
-            loopback: false,
-            noarp: false,
-            ethernet: true,
-            kind: LinkKind::Physical,
-            peer_index: None,
-            master_index: None,
-        };
-        let links = NodeLinks { uplinks: vec![link], ..NodeLinks::default() };
+        let links = NodeLinks { uplinks: vec![link(2, "eth0")], ..NodeLinks::default() };
         assert_eq!(own(&links, 1500), Some(1500));
         assert_eq!(own(&links, 1380), Some(1380));
         assert_eq!(own(&links, 9000), Some(1500));

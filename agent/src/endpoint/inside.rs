@@ -206,23 +206,11 @@ fn everything(is_ipv4: bool) -> IpNet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::tests::record;
+    use crate::{endpoint::tests::record, node::tests::link};
 
     #[tokio::test]
     async fn a_namespace_that_is_told_by_a_process_of_another_view_is_named_with_the_way_out() {
-        let host = Link {
-            index: 7,
-            name: "lxc7".to_owned(),
-            mac: [2, 0, 0, 0, 0, 1],
-            mtu: 1500,
-            up: true,
-            loopback: false,
-            noarp: false,
-            ethernet: true,
-            kind: LinkKind::Veth,
-            peer_index: Some(2),
-            master_index: None,
-        };
+        let host = Link { peer_index: Some(2), kind: LinkKind::Veth, ..link(7, "lxc7") };
         let mut record = record(7, "10.0.0.7");
         for (path, parts) in [
             ("/proc/0/ns/net", &["by a process (/proc/0/ns/net)", "No such file", "restarted", "/var/run/netns"][..]),
